@@ -1,0 +1,32 @@
+# `make demo` and `make test` do all their own set-up: Python >= 3.11 and make are enough.
+PYTHON ?= python3
+BIN := .venv/bin
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test check bench clean
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	touch $@
+
+# Trains six targets on handwritten digits on the CPU, two at a time, and compares them.
+demo: .venv/installed
+	$(BIN)/diffexp train experiment=quick
+	$(BIN)/diffexp report quick
+
+test: .venv/installed
+	$(BIN)/python -m pytest -n 2
+
+check: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -n 2
+
+# Ratios measured in one run: a training step against a bare loop, start-up and report times.
+bench: .venv/installed
+	$(BIN)/python -m tests.benchmarks
+
+clean:
+	rm -rf .venv build dist .pytest_cache .ruff_cache

@@ -1,0 +1,192 @@
+"""From a configuration to the objects it names, and everything that can be refused before training."""
+
+import contextlib
+import functools
+import warnings
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from diffexp.apps.config import choices, compose_choice, did_you_mean
+from diffexp.data.base import Data, Source
+from diffexp.denoiser import Denoiser
+from diffexp.draws import stream_key
+from diffexp.metrics.samples import Metric, PreparedMetric
+from diffexp.objective import Objective
+from diffexp.samplers import Sampler
+from diffexp.schedule import Schedule
+from diffexp.targets import Target
+from diffexp.times import Times
+from diffexp.weighting import Weighting, published_elsewhere
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is compared: everything of a run but its network, its seed and its optimiser."""
+
+    schedule: Schedule
+    target: Target
+    objective: Objective
+    times: Times
+    sampler: Sampler
+    metric: Metric
+    data: Data
+
+
+def problem(cfg: DictConfig, chosen: Mapping[str, str]) -> Problem:
+    """Build and check it; `chosen` says which file was taken of each group.
+
+    Raises:
+        ValueError: A combination that cannot work, before anything has been trained or written.
+        FileNotFoundError: A path that does not exist.
+    """
+    schedule = cast(Schedule, instantiate(cfg.schedule))
+    target, weighting = cast(Target, instantiate(cfg.target)), cast(Weighting, instantiate(cfg.weighting))
+    times, sampler = cast(Times, instantiate(cfg.times)), cast(Sampler, instantiate(cfg.sampler))
+    space = None if cfg.objective.space == "native" else _space(cfg)
+    objective = Objective(target, space, weighting)
+    _refuse_singular(cfg, chosen, schedule, objective, times, sampler)
+    data = load_data(OmegaConf.to_yaml(cfg.data, resolve=True))
+    return Problem(schedule, target, objective, times, sampler, cast(Metric, instantiate(cfg.metric)), data)
+
+
+def _space(cfg: DictConfig) -> Target:
+    name = str(cfg.objective.space)
+    if name not in (there := choices("target")):
+        raise ValueError(
+            f"objective.space={name}: the loss is paid in the units of a target, and there is no {name}."
+            f"{did_you_mean(name, ['native', *there])} Choices: native, {', '.join(there)}."
+        )
+    return cast(Target, instantiate(compose_choice("target", name, cfg)))
+
+
+@functools.lru_cache(maxsize=4)
+def load_data(node: str) -> Data:
+    """The data set that a resolved `data` node (as YAML) names, read once per process."""
+    return cast(Source, instantiate(OmegaConf.create(node))).load()
+
+
+def prepared_metric(cfg: DictConfig, parts: Problem, where: torch.device) -> PreparedMetric:
+    """The metric with its features and reference statistics at hand, made once per process."""
+    named = OmegaConf.to_yaml(cfg.metric, resolve=True), OmegaConf.to_yaml(cfg.data, resolve=True), where
+    if named not in _prepared:
+        _prepared[named] = parts.metric.prepare(parts.data.to(where), where)
+    return _prepared[named]
+
+
+_prepared: dict[tuple[str, str, torch.device], PreparedMetric] = {}
+
+
+def device(cfg: DictConfig) -> torch.device:
+    """Where `trainer.accelerator` puts the run."""
+    wanted = cfg.trainer.accelerator
+    if wanted in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    if wanted in ("gpu", "cuda"):
+        raise ValueError(f"trainer.accelerator={wanted}: no GPU is visible to torch. Set trainer.accelerator=cpu.")
+    return torch.device("cpu")
+
+
+def denoiser(cfg: DictConfig, parts: Problem, where: torch.device) -> Denoiser:
+    """A fresh network, its weights a function of the seed alone, with its schedule and target."""
+    shared = {
+        "image_shape": parts.data.image_shape,
+        "schedule": parts.schedule,
+        "data_std": parts.data.std,
+    }
+    with seeded(stream_key(cfg.seed, 0, "initial weights")):
+        # In two steps: instantiate() would take the schedule, a dataclass, for a configuration.
+        network = cast(torch.nn.Module, instantiate(cfg.network, _convert_="all", _partial_=True)(**shared))
+    gpu = where.type == "cuda"
+    if _on(cfg.compute.channels_last, gpu):
+        network = cast(torch.nn.Module, cast(Any, network).to(memory_format=torch.channels_last))
+    return Denoiser(network.to(where), parts.schedule, parts.target, autocast(cfg, gpu))
+
+
+@contextlib.contextmanager
+def seeded(key: int) -> Generator[None]:
+    """torch's own generators at the start of a stream of their own, and as they were afterwards."""
+    with cast(Any, torch.random).fork_rng():
+        cast(Any, torch).manual_seed(key % 2**63)
+        yield
+
+
+def autocast(cfg: DictConfig, gpu: bool) -> torch.dtype | None:
+    """The dtype of the network's insides, None for float32."""
+    precision = str(cfg.compute.precision)
+    known: Mapping[str, torch.dtype | None] = {
+        "auto": torch.bfloat16 if gpu else None,
+        "bf16": torch.bfloat16,
+        "32": None,
+    }
+    if precision not in known:
+        raise ValueError(f"compute.precision={precision}: there are auto, 32 and bf16.")
+    return known[precision]
+
+
+def compiles(cfg: DictConfig, where: torch.device) -> bool:
+    """Whether the networks are compiled."""
+    return _on(cfg.compute.compile, where.type == "cuda")
+
+
+def _on(setting: Any, gpu: bool) -> bool:
+    return gpu if setting == "auto" else bool(setting)
+
+
+def _refuse_singular(
+    cfg: DictConfig,
+    chosen: Mapping[str, str],
+    schedule: Schedule,
+    objective: Objective,
+    times: Times,
+    sampler: Sampler,
+) -> None:
+    u = torch.arange(4096, dtype=torch.float64) / 4096
+    first, last = times.range(schedule)
+    drawn = times(schedule, u)
+    ends = torch.tensor([first, last], dtype=torch.float64).reshape(-1, 1, 1, 1)
+    walked = sampler.times(schedule)[:-1].reshape(-1, 1, 1, 1)
+    names = f"target={chosen['target']} on schedule={chosen['schedule']}"
+    for where, t in (("times.t_min..t_max", torch.cat([ends, drawn])), ("the sampler's times", walked)):
+        bad = t[~_invertible(objective.target, schedule, t)]
+        if bad.numel():
+            fine = [n for n in choices("target") if _fine(n, cfg, schedule, t)]
+            raise ValueError(
+                f"{names}: at t = {bad.flatten()[0].item():g}, one of {where}, the target says nothing about x0 or eps "
+                f"(its gain is 0 or infinite). Fine there: {', '.join(fine) or 'none'}. Or keep off that time with "
+                "times.t_min=, times.t_max= (training) and sampling.t_start= (sampling), for example 0.999."
+            )
+    scale = objective.scale(schedule, drawn)
+    if not (scale.isfinite() & (scale >= 0)).all():
+        at = drawn[~scale.isfinite()].flatten()[0].item()
+        raise ValueError(
+            f"{names} with objective.space={cfg.objective.space} weighting={chosen['weighting']}: the weight at "
+            f"t = {at:g} is not finite. Take another space or weighting, or narrow times.t_min..t_max."
+        )
+    space = chosen["target"] if cfg.objective.space == "native" else str(cfg.objective.space)
+    if advice := published_elsewhere(objective.weighting, space):
+        warnings.warn(advice, stacklevel=2)
+    spread = scale.max().item() / max(scale[scale > 0].min().item(), 1e-300)
+    if objective.space is not None and objective.space != objective.target and spread > 1e6:
+        warnings.warn(
+            f"{names} with objective.space={cfg.objective.space}: the exchange rate between the two spaces varies by a "
+            f"factor of {spread:.1g} over the times used, most of it at one end; expect noisy gradients.",
+            stacklevel=2,
+        )
+
+
+def _invertible(target: Target, schedule: Schedule, t: torch.Tensor) -> torch.Tensor:
+    gain, parts = target.gain(schedule, t), target.coefficients(schedule, t)
+    back = torch.cat([parts.b / gain, schedule.alpha(t) / gain, *parts], dim=1)
+    return (back.isfinite().all(1, keepdim=True) & (gain != 0)).reshape(t.shape)
+
+
+def _fine(name: str, cfg: DictConfig, schedule: Schedule, t: torch.Tensor) -> bool:
+    try:
+        return bool(_invertible(cast(Target, instantiate(compose_choice("target", name, cfg))), schedule, t).all())
+    except ValueError:
+        return False

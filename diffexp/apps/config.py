@@ -1,0 +1,98 @@
+"""Where the configuration lies, and which choices a group has, a person's own files included."""
+
+import copy
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import diffexp
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def conf_dir() -> Path:
+    """The folder conf/: inside the package in a wheel, beside it in a checkout."""
+    package = Path(diffexp.__file__).resolve().parent
+    packaged = package / "conf"
+    return packaged if packaged.is_dir() else package.parent / "conf"
+
+
+def nearest(word: str, choices: Iterable[str]) -> str | None:
+    """The choice that `word` was probably meant to be, or None where nothing is close.
+
+    A word that is some choice's last dotted part stands for it: `lr` is nearest to `optimizer.lr`.
+    """
+    choices = list(choices)
+    ending = [choice for choice in choices if choice.endswith(f".{word}")]
+    close = ending or difflib.get_close_matches(word, choices, n=1)
+    return close[0] if close else None
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """` Did you mean x?`, with a space before it, or nothing where nothing is close."""
+    near = nearest(word, choices)
+    return f" Did you mean {near}?" if near else ""
+
+
+def choices(group: str) -> list[str]:
+    """The names that `group=` takes, sorted, wherever on Hydra's search path they lie.
+
+    For use inside a Hydra application (a task, or the check before it): the search path is that of the job,
+    with `--config-dir` and `hydra.searchpath`. Empty for a group that does not exist.
+    """
+    from hydra.core.global_hydra import GlobalHydra
+
+    return GlobalHydra.instance().config_loader().get_group_options(group, overrides=_search_path())
+
+
+def compose_choice(group: str, name: str, config: "DictConfig") -> "DictConfig":
+    """What `group=name`, without overrides of its own, would put under `group` in this configuration.
+
+    The node's parent is a copy of `config`, so that `${schedule.steps}` in the choice is this job's number.
+    Like `choices`, for use inside a Hydra application.
+
+    Raises:
+        ValueError: `name` is no choice of the group.
+    """
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
+    there = choices(group)
+    if name not in there:
+        raise ValueError(
+            f"{group}={name}: there is no {name} in {group}.{did_you_mean(name, there)} Choices: {', '.join(there)}."
+        )
+    key = group.replace("/", ".")
+    alone = (
+        GlobalHydra.instance()
+        .config_loader()
+        .load_configuration(config_name=f"{group}/{name}", overrides=_search_path(), run_mode=RunMode.RUN)
+    )
+    whole = copy.deepcopy(config)
+    OmegaConf.update(whole, key, OmegaConf.select(alone, key), merge=False, force_add=True)
+    return OmegaConf.select(whole, key)
+
+
+def quoted(text: str) -> str:
+    """The text as a quoted value of Hydra's override grammar, whatever is in it."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(text, Quote.single).with_quotes()
+
+
+def paths_quoted(argv: Sequence[str]) -> list[str]:
+    """The arguments with `run=` and `out=` quoted: a run's directory is called seed=N, which Hydra would parse."""
+    plain = re.compile(r"(run|out)=([^'\"].*)")
+    return [f"{match[1]}={quoted(match[2])}" if (match := plain.fullmatch(word)) else word for word in argv]
+
+
+def _search_path() -> list[str]:
+    """The override that gives another composition the search path of the running job."""
+    from hydra.core.hydra_config import HydraConfig
+
+    folders: Any = HydraConfig.get().searchpath
+    return [f"hydra.searchpath=[{','.join(map(quoted, folders))}]"]

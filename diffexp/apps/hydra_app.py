@@ -1,0 +1,155 @@
+"""One command of `diffexp` as a Hydra application: all of Hydra's flags, our own words for what is wrong.
+
+Hydra prints an error, swallows it and exits with 1. Here the command line is composed first, every job of a
+sweep is checked before the first one starts, and a person's mistake ends as one message and exit code 2.
+"""
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import hydra.version
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import (
+    _run_hydra,  # pyright: ignore[reportPrivateUsage]
+    create_automatic_config_search_path,
+    get_args_parser,
+)
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException, InstantiationException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from diffexp.apps.config import conf_dir
+from diffexp.apps.mistakes import raise_in_full, task_mistake
+from diffexp.apps.sweep import (
+    Check,
+    MistakeError,
+    RememberingLoader,
+    check_jobs,
+    compose_top,
+    expand_sweep,
+)
+
+Task = Callable[[DictConfig], Any]
+
+
+def run_hydra_app(task: Task, config_name: str, argv: Sequence[str], check: Check | None = None) -> int:
+    """Runs the task as Hydra would, on the command line `diffexp <config_name> <argv>`.
+
+    Args:
+        task: Takes the composed configuration. Imports what is heavy when called, not before.
+        config_name: The primary configuration in conf/, and the command's name.
+        argv: Overrides and Hydra's flags, in any order.
+        check: Called with the configuration of every job before the first one starts; raises a ValueError or
+            OSError for a job that cannot be run. Not called where a sweeper finds its jobs as it goes.
+
+    Returns:
+        The exit code: 0, 1 for a failed job of a launcher, 2 for a mistake in the command line.
+
+    Raises:
+        Exception: A bug, with its traceback; with HYDRA_FULL_ERROR=1 a mistake too.
+    """
+    program = f"diffexp {config_name}"
+    hydra.version.setbase("1.3")
+    parser = get_args_parser()
+    parser.prog = program
+    # A launcher that starts this program again looks for Hydra's share of the command line where Hydra does.
+    with _argv([program, *argv]):
+        try:
+            args = parser.parse_intermixed_args(list(argv))
+            _refuse(args)
+            if args.cfg or args.info or args.help or args.hydra_help or args.shell_completion:
+                return _show(args, parser, task, config_name)
+            return _run(args, task, args.config_name or config_name, check)
+        except SystemExit as end:  # argparse, and Hydra after --help
+            return end.code if isinstance(end.code, int) else int(end.code is not None)
+        except MistakeError as error:
+            print(f"{program}: error: {error}", file=sys.stderr)
+            return 2
+
+
+def _refuse(args: Namespace) -> None:
+    if args.experimental_rerun is not None:
+        raise MistakeError("--experimental-rerun reads a pickle, which can run code. Type the command again instead.")
+    if args.config_dir is not None and not os.path.isdir(args.config_dir):  # noqa: PTH112
+        raise MistakeError(f"--config-dir {args.config_dir}: there is no such folder.")
+    asked = {"--run": args.run, "--multirun": args.multirun, "--cfg": args.cfg, "--info": args.info}
+    if len(both := [flag for flag, on in asked.items() if on]) > 1:
+        raise MistakeError(f"{' and '.join(both)} cannot be had at once.")
+    if args.resolve and not (args.cfg or args.help):
+        raise MistakeError(
+            "--resolve goes with --cfg or --help: it prints the configuration with its values filled in."
+        )
+
+
+def _show(args: Namespace, parser: ArgumentParser, task: Task, config_name: str) -> int:
+    """What only shows something is Hydra's own, after a look at the overrides."""
+    if not (args.hydra_help or args.shell_completion):
+        with _opened(args, task, config_name) as app:
+            compose_top(app, args.config_name or config_name, args.overrides, RunMode.RUN)
+    _run_hydra(args, parser, task, str(conf_dir()), config_name)
+    return 0
+
+
+def _run(args: Namespace, task: Task, config_name: str, check: Check | None) -> int:
+    with _opened(args, task, config_name) as app:
+        overrides: list[str] = args.overrides
+        top = compose_top(app, config_name, overrides, RunMode.MULTIRUN)
+        mode: RunMode = RunMode.MULTIRUN if args.multirun else top.hydra.mode or RunMode.RUN
+        if top.hydra.mode != mode:
+            overrides = [*overrides, f"hydra.mode={mode.name}"]
+        top = compose_top(app, config_name, overrides, mode)
+        if mode is RunMode.RUN:
+            check_jobs([overrides], partial(app.compose_config, config_name, run_mode=mode), check)
+        elif (jobs := expand_sweep(app, top)) is not None:
+            check_jobs(jobs, partial(app.config_loader.load_sweep_config, top), check)
+        run = app.run if mode is RunMode.RUN else app.multirun
+        try:
+            run(config_name, task, overrides)
+        except Exception as error:
+            return _failed(error)
+    return 0
+
+
+def _failed(error: Exception) -> int:
+    """Ends a run whose task or launcher raised."""
+    raise_in_full(error)
+    if mistake := task_mistake(error):
+        raise MistakeError(mistake) from error
+    if isinstance(error, CompactHydraException) and not isinstance(error, InstantiationException):
+        print(error, file=sys.stderr)  # Hydra's mark for an error that its text explains, such as a launcher's
+        return 1
+    raise error
+
+
+@contextmanager
+def _argv(argv: list[str]) -> Generator[None, None, None]:
+    before, sys.argv = sys.argv, argv
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+@contextmanager
+def _opened(args: Namespace, task: Task, name: str) -> Generator[Hydra, None, None]:
+    """Hydra with the search path that `_run_hydra` would give it, and a loader that remembers."""
+    path = create_automatic_config_search_path(None, task.__module__, args.config_path or str(conf_dir()))
+    if args.config_dir is not None:
+        folder = f"file://{os.path.abspath(args.config_dir)}"  # noqa: PTH100
+        path.prepend("command-line", folder, anchor=SearchPathQuery(provider="schema"))
+    app = Hydra(name, RememberingLoader(path))
+    GlobalHydra.instance().clear()
+    GlobalHydra.instance().initialize(app)
+    try:
+        yield app
+    finally:
+        GlobalHydra.instance().clear()
+        HydraConfig.instance().cfg = None

@@ -1,0 +1,66 @@
+"""`diffexp COMMAND ...`: finds the command and hands the rest of the line to it.
+
+Nothing heavy is imported here: help, errors and completion must answer while a person is still looking.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from diffexp import __version__
+
+COMMANDS = {
+    "train": "train one network, or a whole sweep of them",
+    "sample": "draw images from a trained network",
+    "evaluate": "measure a trained network again",
+    "report": "compare the runs of a study",
+    "completion": "print a script that completes these commands in bash",
+}
+
+_HELP = f"""\
+usage: diffexp COMMAND [ARGUMENT ...]
+
+Which thing should a diffusion network be asked to predict?
+
+commands:
+{chr(10).join(f"  {name:<11} {about}" for name, about in COMMANDS.items())}
+
+  diffexp COMMAND --help   what one command takes
+  diffexp --version
+
+examples:
+  diffexp train experiment=quick
+  diffexp train -m target=epsilon,scaled_noise,x0,score seed=0,1,2 data=cifar10
+  eval "$(diffexp completion bash)"
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 2 where the command line is at fault, 130 after Ctrl-C.
+
+    Args:
+        argv: The command and its arguments; those of this process if None.
+    """
+    command, *arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    if command in ("-h", "--help"):
+        print(_HELP, end="")
+        return 0
+    if command in ("-V", "--version"):
+        print(f"diffexp {__version__}")
+        return 0
+    if command not in COMMANDS:
+        print(f"diffexp: error: {_unknown(command)}", file=sys.stderr)
+        return 2
+    try:
+        return importlib.import_module(f"diffexp.apps.{command}").main(arguments)
+    except KeyboardInterrupt:
+        print(f"diffexp {command}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _unknown(command: str) -> str:
+    from diffexp.apps.config import did_you_mean
+
+    if "=" in command or command.startswith("-"):
+        return f"{command} comes after a command, such as: diffexp train {command}"
+    return f"there is no command {command}.{did_you_mean(command, COMMANDS)} Commands: {', '.join(COMMANDS)}."

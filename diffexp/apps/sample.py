@@ -1,0 +1,43 @@
+"""`diffexp sample run=...`: images from a trained run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command's exit code."""
+    from diffexp.apps.config import paths_quoted
+    from diffexp.apps.hydra_app import run_hydra_app
+
+    return run_hydra_app(sample, "sample", paths_quoted(argv))
+
+
+def sample(cfg: DictConfig) -> None:
+    """Draw `cfg.count` images and write them.
+
+    Raises:
+        ValueError: `out` is neither .png nor .npz, or `count` is no positive number.
+    """
+    out = Path(cfg.out or Path(cfg.run) / "samples" / "drawn.png")
+    if out.suffix not in (".png", ".npz"):
+        raise ValueError(f"out={out}: images are written as a grid to a .png, or as uint8 `images` to an .npz.")
+    if cfg.count < 1:
+        raise ValueError(f"count={cfg.count}: give a positive number of images.")
+
+    import numpy as np
+
+    from diffexp.apps.trained import trained
+    from diffexp.data.pixels import to_uint8
+    from diffexp.files import replacing
+    from diffexp.pictures import save_grid
+
+    run = trained(cfg)
+    images = run.samples()(0, cfg.count)
+    if out.suffix == ".png":
+        save_grid(images, out)
+    else:
+        with replacing(out) as part, part.open("wb") as file:
+            np.savez_compressed(file, images=to_uint8(images).cpu().numpy())
+    print(f"{out}: {cfg.count} images after {run.step:,} steps, {run.parts.sampler.nfe} network calls each")

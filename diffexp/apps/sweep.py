@@ -1,0 +1,134 @@
+"""The jobs that a command line will run, composed and checked before the first of them starts."""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from diffexp.apps.mistakes import COMPOSITION_ERRORS, composition_mistake, raise_in_full, task_mistake
+
+Check = Callable[[DictConfig], object]
+Compose = Callable[[list[str]], DictConfig]
+
+
+class MistakeError(Exception):
+    """The command line cannot be run as typed; its text is what to tell."""
+
+
+class RememberingLoader(ConfigLoaderImpl):
+    """Hydra's loader, which composes each command line once.
+
+    Composing takes 0.1 s, and a sweep composes each job for the check, for Hydra's own validation and for the
+    launch. What runs is also what was checked, even if a file is edited meanwhile.
+    """
+
+    def __init__(self, config_search_path: ConfigSearchPath) -> None:
+        super().__init__(config_search_path)
+        self._composed: dict[tuple[object, ...], DictConfig] = {}
+
+    def load_configuration(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        key = (config_name, *overrides, run_mode, validate_sweep_overrides)
+        if key not in self._composed:
+            self._composed[key] = super().load_configuration(
+                config_name, overrides, run_mode, from_shell, validate_sweep_overrides
+            )
+        return copy.deepcopy(self._composed[key])
+
+
+def expand_sweep(hydra: Hydra, sweep: DictConfig) -> list[list[str]] | None:
+    """The overrides of each job, in the order of the launch; None where a sweeper finds them as it goes.
+
+    Args:
+        hydra: The application.
+        sweep: The sweep's own configuration, Hydra's node included.
+    """
+    if sweep.hydra.sweeper.get("_target_") != f"{BasicSweeper.__module__}.{BasicSweeper.__name__}":
+        return None
+    params: dict[str, str] = sweep.hydra.sweeper.params or {}
+    typed = [*(f"{key}={value}" for key, value in params.items()), *sweep.hydra.overrides.task]
+    overrides = OverridesParser.create(config_loader=hydra.config_loader).parse_overrides(typed)
+    return BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
+
+
+def compose_top(hydra: Hydra, config_name: str, overrides: Sequence[str], mode: RunMode) -> DictConfig:
+    """The configuration of the command line itself, Hydra's node included.
+
+    Raises:
+        MistakeError: It cannot be composed.
+    """
+
+    def compose(overrides: list[str]) -> DictConfig:
+        return hydra.compose_config(config_name, overrides, mode, validate_sweep_overrides=mode is RunMode.RUN)
+
+    try:
+        return compose(list(overrides))
+    except COMPOSITION_ERRORS as error:
+        raise_in_full(error)
+        raise MistakeError(composition_mistake(error, overrides, compose)) from error
+
+
+def check_jobs(jobs: Sequence[list[str]], compose: Compose, check: Check | None) -> None:
+    """Composes every job and hands it to `check`, in the surroundings that the job itself will see.
+
+    Args:
+        jobs: The overrides of each.
+        compose: From a job's overrides to its configuration, Hydra's node included.
+        check: Raises for a configuration that cannot be run.
+
+    Raises:
+        MistakeError: What is wrong with any of them, each thing once, with the number of jobs that have it.
+    """
+    composed: list[DictConfig] = []
+    wrong: dict[str, list[str]] = {}
+    for overrides in jobs:
+        try:
+            composed.append(compose(overrides))
+        except COMPOSITION_ERRORS as error:
+            raise_in_full(error)
+            wrong.setdefault(composition_mistake(error, overrides, compose), []).append(" ".join(overrides))
+    for number, job in enumerate([] if wrong else composed):  # a check can take long, composing does not
+        if mistake := _check_job(job, number, check):
+            wrong.setdefault(mistake, []).append(" ".join(jobs[number]))
+    if wrong:
+        raise MistakeError("\n".join(_told(wrong, len(jobs))))
+
+
+def _check_job(job: DictConfig, number: int, check: Check | None) -> str | None:
+    if job.hydra.mode is RunMode.MULTIRUN:
+        with open_dict(job.hydra.job):
+            job.hydra.job.update({"num": number, "id": str(number)})
+    HydraConfig.instance().set_config(job)
+    with read_write(job), open_dict(job):
+        del job["hydra"]
+    if missing := sorted(OmegaConf.missing_keys(job)):
+        return "\n".join(f"{key}=...: must be given, for it has no default." for key in missing)
+    try:
+        if check is not None:
+            check(job)
+    except Exception as error:
+        raise_in_full(error)
+        if mistake := task_mistake(error):
+            return mistake
+        raise
+    return None
+
+
+def _told(wrong: dict[str, list[str]], jobs: int) -> Iterator[str]:
+    for mistake, of in wrong.items():
+        yield mistake
+        if jobs > 1:
+            yield (f"  (all {jobs} jobs)" if len(of) == jobs else f"  ({len(of)} of {jobs} jobs, first: {of[0]})")

@@ -1,0 +1,185 @@
+"""What happens beside training: the status line, validation, samples. All of it speaks through a Journal."""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias, cast
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import Logger
+
+from diffexp.metrics.samples import PreparedMetric
+from diffexp.module import DiffusionModule
+from diffexp.pictures import save_grid
+from diffexp.runs import RunDirectory
+from diffexp.sampling import Samples
+from diffexp.validation import HeldOut
+
+LogImage: TypeAlias = Callable[[Logger, str, str, int], None]
+"""`log_image(logger, key, path, images_seen)`: how a picture reaches a logger, if it takes pictures."""
+
+
+class Diverged(Exception):
+    """The loss is no longer a finite number."""
+
+
+class Journal:
+    """Where a run's numbers go: metrics.jsonl first, then every logger, on one axis and one cadence.
+
+    Attributes:
+        final: The last finite value of every metric that is not a training metric.
+    """
+
+    def __init__(self, directory: RunDirectory, loggers: Sequence[Logger], log_image: LogImage) -> None:
+        self.directory, self.loggers, self._log_image = directory, loggers, log_image
+        self.final: dict[str, float] = dict(directory.record.get("final") or {})
+
+    def write(self, images_seen: int, step: int, metrics: Mapping[str, float]) -> None:
+        """One line of metrics at `images_seen`."""
+        line = {"images_seen": images_seen, **metrics}
+        self.directory.append_metrics(line)
+        self.final |= {
+            key: value
+            for key, value in metrics.items()
+            if not key.startswith(("train/", "time/")) and math.isfinite(value)
+        }
+        self.directory.write_record(images_seen=images_seen, final=self.final)
+        for logger in self.loggers:
+            logger.log_metrics(line, step)
+
+    def picture(self, images_seen: int, key: str, path: str) -> None:
+        """Show the picture at `path` in every logger that takes pictures."""
+        for logger in self.loggers:
+            self._log_image(logger, key, path, images_seen)
+
+
+class Watch(pl.Callback):
+    """Every `every` steps: the mean loss, whether it is finite, the speed; a bar at a terminal, else a status line.
+
+    Raises:
+        Diverged: The loss stopped being finite.
+    """
+
+    def __init__(self, journal: Journal, name: str, every: int, status_every: float = 10.0) -> None:
+        self.journal, self.name, self.every, self.status_every = journal, name, every, status_every
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._began = self._since = self._said = time.monotonic()
+        self._first = self._last = trainer.global_step
+        self._busy = 0.0  # seconds of training since the last reading, validation and sampling left out
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Training goes on."""
+        self._since = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Read the loss when it is time."""
+        self._busy += time.monotonic() - self._since
+        step = trainer.global_step
+        if step % self.every and step != trainer.max_steps:
+            return
+        asked = time.monotonic()
+        module = cast(DiffusionModule, pl_module)
+        loss = module.mean_loss()  # waits for the device, so its queue counts as training time
+        now = time.monotonic()
+        speed = (step - self._last) * module.batch_size / max(self._busy + now - asked, 1e-9)
+        self._last, self._busy = step, 0.0
+        images_seen = step * module.batch_size
+        self.journal.write(
+            images_seen,
+            step,
+            {"train/loss": loss, "time/images_per_second": speed, "time/elapsed": now - self._began},
+        )
+        if not math.isfinite(loss):
+            raise Diverged(f"the training loss is {loss} at step {step}")
+        if now - self._said >= self.status_every or step == trainer.max_steps or sys.stderr.isatty():
+            self._said = now
+            self._say(trainer, images_seen, loss, speed, now)
+
+    def _say(self, trainer: pl.Trainer, images_seen: int, loss: float, speed: float, now: float) -> None:
+        step, total = trainer.global_step, int(trainer.max_steps)
+        left = (now - self._began) / max(step - self._first, 1) * (total - step)
+        line = (
+            f"{self.name}  {100 * step / total:3.0f} %  images {images_seen:,}  loss {loss:.4g}  "
+            f"{speed:,.0f} images/s  {_memory()}  ETA {_clock(left)}"
+        )
+        if sys.stderr.isatty():
+            print(f"\r\033[K{line}", end="\n" if step == total else "", file=sys.stderr, flush=True)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+
+class Validate(pl.Callback):
+    """Belief errors at the start, every `every` steps and at the end."""
+
+    def __init__(self, journal: Journal, held: HeldOut, every: int) -> None:
+        self.journal, self.held, self.every = journal, held, every
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """What an untrained network believes."""
+        if trainer.global_step == 0:
+            self._measure(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Validate when it is time."""
+        if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
+            self._measure(trainer, pl_module)
+
+    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        module = cast(DiffusionModule, pl_module)
+        images_seen = trainer.global_step * module.batch_size
+        self.journal.write(images_seen, trainer.global_step, self.held.measure(module.averaged))
+
+
+class Sample(pl.Callback):
+    """A grid of samples every `every` steps, and at the end a last grid and the sample metrics."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        samples: Callable[[DiffusionModule], Samples],
+        metric: PreparedMetric,
+        grid: int,
+        every: int | None,
+    ) -> None:
+        self.journal, self.samples, self.metric, self.grid, self.every = journal, samples, metric, grid, every
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Draw when it is time."""
+        step = trainer.global_step
+        last = step == trainer.max_steps
+        if not last and not (self.every and step % self.every == 0):
+            return
+        module = cast(DiffusionModule, pl_module)
+        images_seen, samples = step * module.batch_size, self.samples(module)
+        path = self.journal.directory.samples / ("final.png" if last else f"{images_seen:012d}.png")
+        save_grid(samples(0, self.grid), path)
+        self.journal.picture(images_seen, "samples", str(path))
+        if last:
+            self.journal.write(images_seen, step, self.metric(samples))
+
+
+def _memory() -> str:
+    if torch.cuda.is_available():
+        return f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB on the GPU"
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+    return f"{peak:.1f} GiB"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

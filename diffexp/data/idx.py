@@ -1,0 +1,68 @@
+"""MNIST's idx files: Fashion-MNIST, KMNIST and EMNIST come in the same four."""
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from diffexp.data.arrays import Array, Arrays
+
+IMAGES, LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
+
+
+def holds_idx(folder: Path) -> bool:
+    """Whether any file in `folder` is named like one of MNIST's."""
+    return any(folder.glob("*-idx?-ubyte")) or any(folder.glob("*-idx?-ubyte.gz"))
+
+
+def read_idx_folder(folder: Path) -> Arrays:
+    """The four files train-* and t10k-*, each with or without .gz.
+
+    Raises:
+        FileNotFoundError: One of the four is not there.
+        ValueError: One is empty, damaged, or not what its name says.
+    """
+    return Arrays(
+        f"data.path={folder}",
+        read_idx(_find(folder, f"train-{IMAGES}"), 3),
+        read_idx(_find(folder, f"train-{LABELS}"), 1),
+        read_idx(_find(folder, f"t10k-{IMAGES}"), 3),
+        read_idx(_find(folder, f"t10k-{LABELS}"), 1),
+    )
+
+
+def read_idx(path: Path, ndim: int) -> Array:
+    """One idx file of bytes with `ndim` axes: magic 0, 0, 8, ndim; big-endian uint32 sizes; data."""
+    content = path.read_bytes()
+    if not content:
+        raise ValueError(f"{path} is an empty file (0 bytes). Download it again.")
+    if path.suffix == ".gz":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{path} is damaged or only a part ({error}). Download it again.") from error
+    header = 4 + 4 * ndim
+    if content[:4] != bytes([0, 0, 8, ndim]) or len(content) < header:
+        raise ValueError(
+            f"{path} starts with the bytes {content[:4].hex(' ') or '(none)'}, but an idx file of bytes with "
+            f"{ndim} axes starts with 00 00 08 {ndim:02x}. Download it again."
+        )
+    shape = tuple(int(n) for n in np.frombuffer(content, ">u4", ndim, offset=4))
+    if len(content) - header != math.prod(shape):
+        raise ValueError(
+            f"{path} announces {' x '.join(map(str, shape))} = {math.prod(shape)} bytes but holds "
+            f"{len(content) - header}. Download it again."
+        )
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _find(folder: Path, name: str) -> Path:
+    for path in (folder / f"{name}.gz", folder / name):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(
+        f"data.path={folder} holds idx files but no {name}.gz (or {name}). "
+        f"Put all four there: train- and t10k-, each with {IMAGES}.gz and {LABELS}.gz."
+    )

@@ -1,0 +1,54 @@
+"""Files that are either whole or absent: atomic writes, locks, the cache folder."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+
+from filelock import FileLock
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Generator[Path]:
+    """A temporary path beside `path` that takes its place if the block succeeds.
+
+    A reader sees the old file or the new one, never a part; a writer that dies leaves the old one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.chmod(0o666 & ~_umask())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` atomically."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Generator[None]:
+    """Hold the lock that belongs to `path`, waiting for whoever holds it; released even by SIGKILL."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        yield
+
+
+def cache_folder(cache: str | Path | None = None) -> Path:
+    """The one folder for things computed once: `cache`, else $DIFFEXP_CACHE, else ~/.cache/diffexp."""
+    return Path(cache or os.environ.get("DIFFEXP_CACHE") or Path.home() / ".cache" / "diffexp").expanduser()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

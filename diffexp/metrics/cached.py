@@ -1,0 +1,77 @@
+"""Tensors that are computed once, whoever asks first, and read by everybody else."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from diffexp.files import locked, replacing
+
+Tensors: TypeAlias = dict[str, Tensor]
+
+
+def fingerprint(*parts: object) -> str:
+    """The sha256 of the parts' printed forms: differs when any part does."""
+    return hashlib.sha256("\n".join(map(repr, parts)).encode()).hexdigest()
+
+
+def source_fingerprint(*files: str) -> str:
+    """The sha256 of source files, so that what an older code computed is not taken for this code's."""
+    return fingerprint(*(Path(file).read_bytes() for file in files))
+
+
+def content_fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """The sha256 of tensors' names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def cached(path: Path, wanted: str, build: Callable[[], Tensors]) -> Tensors:
+    """What `build` returns, read from `path` if that holds what is wanted.
+
+    Of several processes that ask at once one builds and the others wait for its file. A file that is
+    damaged, or made for something else, is refused with a line that says so, and built anew.
+
+    Args:
+        path: A safetensors file, written atomically.
+        wanted: Fingerprint of everything that the result depends on.
+        build: Computes the tensors; called at most once.
+    """
+    if path.exists() and isinstance(found := _read(path, wanted), dict):
+        return found
+    with locked(path):
+        if path.exists():
+            found = _read(path, wanted)
+            if isinstance(found, dict):
+                return found
+            print(f"{path} is refused: {found}; it is computed again.", flush=True)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in build().items()}
+        with replacing(path) as part:
+            content = content_fingerprint(tensors)
+            part.write_bytes(save(tensors, {"fingerprint": wanted, "content": content}))
+        return tensors
+
+
+def _read(path: Path, wanted: str) -> Tensors | str:
+    """The file's tensors, or why it is not to be used."""
+    try:
+        opened: Any = safe_open(path, framework="pt")
+        with opened as file:
+            metadata: Mapping[str, str] = file.metadata() or {}
+            if metadata.get("fingerprint") != wanted:
+                return "it was made for other data, features or code"
+            names: list[str] = file.keys()
+            tensors: Tensors = {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        return f"it is damaged ({error})"
+    if metadata.get("content") != content_fingerprint(tensors):
+        return "it is damaged (its content does not have the recorded sha256)"
+    return tensors

@@ -1,0 +1,1 @@
+"""Networks. One U-Net serves every target."""

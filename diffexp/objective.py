@@ -1,0 +1,88 @@
+"""The loss: squared error, paid in the units of one space whatever the network predicts."""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from diffexp.denoiser import Denoiser
+from diffexp.schedule import Schedule
+from diffexp.shapes import Images, PerImage
+from diffexp.targets import Target
+from diffexp.times import Times
+from diffexp.times import Uniform as Even
+from diffexp.weighting import Uniform, Weighting
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Weighted squared error of a network that predicts `target`, measured in `space`.
+
+        loss = w(t) (D_space / D_target)^2 mean (y_hat - y)^2
+
+    The exchange rate between the two spaces is exact, gradients included: it is the squared error of what the
+    network's answer means in `space`.
+
+    Attributes:
+        target: What the network predicts.
+        space: In whose units the error is paid; None: the target's own ("native").
+        weighting: Multiplies the squared error in that space.
+    """
+
+    target: Target
+    space: Target | None = None
+    weighting: Weighting = field(default_factory=Uniform)
+
+    def scale(self, schedule: Schedule, t: PerImage) -> PerImage:
+        """What the squared error of the network's answer is multiplied by, float64."""
+        t = schedule.exact(t)
+        weight = self.weighting(schedule, t)
+        if self.space is None or self.space == self.target:
+            return weight
+        return weight * (self.space.gain(schedule, t) / self.target.gain(schedule, t)).square()
+
+    def eps_weight(self, schedule: Schedule, t: PerImage) -> PerImage:
+        """What the squared error of the implied eps is multiplied by, float64."""
+        t = schedule.exact(t)
+        gain = self.target.gain(schedule, t) / schedule.alpha(t)
+        return self.scale(schedule, t) * gain.square()
+
+    def __call__(self, denoiser: Denoiser, x0: Images, t: PerImage, eps: Images, xi: Images) -> PerImage:
+        """Loss per image, mean over its pixels, float32 or better."""
+        schedule = denoiser.schedule
+        answer = denoiser.predict(schedule.noised(t, x0, eps), t)
+        return self.of_answer(answer, schedule, x0, t, eps, xi)
+
+    def of_answer(
+        self, answer: Images, schedule: Schedule, x0: Images, t: PerImage, eps: Images, xi: Images
+    ) -> PerImage:
+        """Loss per image of any `answer` in target space."""
+        error = answer - self.target.draw(schedule, t, x0, eps, xi)
+        error = error.to(torch.promote_types(error.dtype, torch.float32))
+        return self.scale(schedule, t).to(error.dtype) * error.square().mean((1, 2, 3), keepdim=True)
+
+
+def effective_weight(
+    objective: Objective, schedule: Schedule, times: Times, width: float = 0.5
+) -> tuple[list[float], list[float]]:
+    """Weight that a run puts on the squared eps-error, per log-SNR, compared with uniform t.
+
+    The density of training times is counted in: a bin's weight is the run's expected weight on errors there
+    over the share of uniform t that falls there, scaled to mean 1 over uniform t.
+
+    Returns:
+        log-SNR at the bins' centres (increasing, bins `width` wide) and the weights.
+    """
+    u = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
+    drawn = times(schedule, u)
+    even = Even(times.t_min, times.t_max)(schedule, u)
+    edges = torch.arange(-40, 40 + width, width, dtype=torch.float64)
+
+    def share(t: PerImage, weight: torch.Tensor) -> torch.Tensor:
+        counts, _ = torch.histogram(schedule.log_snr(t).flatten(), edges, weight=weight.flatten())
+        return counts / counts.sum()
+
+    there = share(even, torch.ones_like(even))
+    spent = share(drawn, objective.eps_weight(schedule, drawn))
+    used = there > 0
+    centres, weights = (edges[:-1] + width / 2)[used], spent[used] / there[used]
+    return list(map(float, centres)), list(map(float, weights))

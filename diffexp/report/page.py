@@ -1,0 +1,255 @@
+"""report.html: one file that explains a study to somebody who was not there.
+
+Nothing is fetched: plotly.js is inside once, images are data URIs, links lead into the page and to the run
+directories beside it. Every word that comes from a run is escaped.
+"""
+
+import base64
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from html import escape
+from importlib.resources import files as resources
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import quote
+
+from diffexp.report.curves import read_curves
+from diffexp.report.figures import Figure, all_figures
+from diffexp.report.look import Look, drawn, look
+from diffexp.report.metrics import Metric
+from diffexp.report.results import anchor_of, reading, results_table
+from diffexp.report.rows import Row, common_settings
+from diffexp.report.summary import Summary
+from diffexp.report.verdict import (
+    Winner,
+    confidence,
+    failures,
+    headline,
+    lead,
+    number,
+    progress,
+    question,
+    unranked,
+    winners,
+)
+from diffexp.runs import Run, strict_json
+
+#: Grids of samples are embedded up to so many bytes in all; the others are linked.
+MOST_IMAGE_BYTES = 6 * 2**20
+
+#: What is shown of a run's record, in this order.
+_DETAILS = ("error", "device", "git", "parameters", "images_seen", "max_images", "clip", "t_min", "t_max",
+            "created", "updated", "config_hash")  # fmt: skip
+
+
+def write_page(summary: Summary, folder: Path) -> str:
+    """The page as text, with links that are right when it lies in `folder`."""
+    style = look(summary.rows)
+    wanted = {run.path for _, run in drawn(summary.rows)} | {run.path for row in summary.rows for run in row.done}
+    curves = {run.path: read_curves(run) for run in summary.runs if run.path in wanted}
+    figures = all_figures(summary, curves, style)
+    body = "\n".join(
+        [
+            *_opening(summary),
+            *_results(summary, style),
+            *_figures(figures),
+            *_samples(summary, folder),
+            *_settings(summary),
+            *_runs(summary, folder, style),
+        ]
+    )
+    drawings = {f.name: [{"data": v.data, "layout": v.layout} for v in f.variants] for f in figures}
+    here = resources(__package__ or "diffexp.report")
+    return "".join(
+        [
+            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n',
+            f"<title>{escape(summary.study)}: {escape(question(summary))}</title>\n",
+            f"<style>\n{here.joinpath('page.css').read_text()}</style>\n</head>\n",
+            f"<body>\n<main>\n{body}\n</main>\n",
+            f"<script>{_plotly()}</script>\n" if figures else "",
+            f'<script type="application/json" id="drawings">{_script_json(drawings)}</script>\n',
+            f"<script>\n{here.joinpath('page.js').read_text()}</script>\n</body>\n</html>\n",
+        ]
+    )
+
+
+def _opening(summary: Summary) -> Iterator[str]:
+    yield f"<h1>{escape(question(summary))}</h1>"
+    written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    yield f'<p class="soft">Study <b>{escape(summary.study)}</b>. {progress(summary)}. Written {written}.</p>'
+    yield f'<p class="headline">{escape(headline(summary))}</p>'
+    yield from _verdicts(summary)
+    problems = failures(summary)
+    if problems:
+        yield '<div class="warn" id="failures"><p><b>What went wrong</b></p>'
+        yield from (f"<p>{escape(problem)}</p>" for problem in problems)
+        yield "</div>"
+
+
+def _verdicts(summary: Summary) -> Iterator[str]:
+    found = winners(summary.best_rate or summary)
+    if not found:
+        return
+    yield '<div class="wide" tabindex="0"><table class="verdicts"><thead><tr><th class="name">in</th>'
+    yield ('<th class="name">best</th><th class="name">next</th><th class="name">the lead</th></tr></thead><tbody>')
+    yield from map(_verdict, found)
+    yield "</tbody></table></div>"
+    yield from (f'<p class="small">{escape(note)}</p>' for note in unranked(summary.best_rate or summary))
+
+
+def _verdict(winner: Winner) -> str:
+    sides = (
+        f'<td data-head="{head}">{escape(row.label)} <a href="#{anchor_of(row)}">{number(value)}</a></td>'
+        for head, row, value in (
+            ("best", winner.best, winner.value),
+            ("next", winner.next, winner.next_value),
+        )
+    )
+    told = f'<a href="#{anchor_of(winner.best)}">{escape(confidence(winner))}</a>'
+    head = f'<th class="name" scope="row">{escape(winner.metric.title)}</th>'
+    return f"<tr>{head}{''.join(sides)}<td>{escape(lead(winner))}; {told}</td></tr>"
+
+
+def _results(summary: Summary, style: Look) -> Iterator[str]:
+    yield '<h2 id="results">Results</h2>'
+    if summary.best_rate:
+        yield "<h3>Each at its best learning rate</h3>"
+        chosen = escape(summary.best_rate.chosen_by or "")
+        yield (
+            f"<p>Of the rates tried, each row's best by mean <code>{chosen}</code>, chosen on these same runs, which "
+        )
+        yield "flatters rows with more rates tried or more scatter.</p>"
+        yield from results_table(summary.best_rate, style)
+        yield "<h3>At equal learning rates</h3>"
+    yield from results_table(summary, style)
+    yield from reading(summary)
+
+
+def _figures(figures: Sequence[Figure]) -> Iterator[str]:
+    if not figures:
+        return
+    yield ('<h2 id="figures">Figures</h2><noscript><p>The figures need JavaScript; the tables do not.</p></noscript>')
+    for figure in figures:
+        yield f"<figure><h3>{escape(figure.title)}</h3>"
+        if len(figure.variants) > 1:
+            yield '<div class="choose" role="group">'
+            for index, variant in enumerate(figure.variants):
+                yield (f'<button type="button" data-figure="{figure.name}" data-index="{index}" aria-pressed="false">')
+                yield f"{escape(variant.name)}</button>"
+            yield "</div>"
+        yield f'<div class="plot" id="plot-{figure.name}"></div>'
+        yield f"<figcaption>{escape(figure.caption)}</figcaption></figure>"
+
+
+def _samples(summary: Summary, folder: Path) -> Iterator[str]:
+    pictures = [(row, run, file) for row in summary.rows for run, file in [_picture(row)] if run and file]
+    if not pictures:
+        return
+    yield '<h2 id="samples">Samples</h2>'
+    yield (
+        "<p>All grids of one seed start from the same noise, place by place; what differs is "
+        "what the network was asked "
+    )
+    yield "for. Real images are first.</p>"
+    yield '<div class="grids">'
+    real = next((file for run in summary.runs if (file := run.file("samples/data.png"))), None)
+    room = MOST_IMAGE_BYTES
+    for label, anchor, file in [
+        ("real images", None, real),
+        *((f"{row.label}, seed {run.seed}", _run_anchor(run), file) for row, run, file in pictures),
+    ]:
+        if file is None:
+            continue
+        data = file.read_bytes() if file.stat().st_size <= room else b""
+        caption = f'<a href="#{anchor}">{escape(label)}</a>' if anchor else escape(label)
+        if data.startswith(b"\x89PNG\r\n\x1a\n"):
+            room -= len(data)
+            uri = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+            yield (f'<figure><img alt="{escape(label)}" src="{uri}"><figcaption>{caption}</figcaption></figure>')
+        else:
+            why = "not embedded, to keep the page small" if not data else "not a PNG file"
+            link = f'<a href="{_link(file, folder)}">{escape(file.name)}</a>'
+            yield f"<figure><figcaption>{caption}: {link} ({why})</figcaption></figure>"
+    yield "</div>"
+
+
+def _picture(row: Row) -> tuple[Run | None, Path | None]:
+    """The final grid of a row's first seed that has one."""
+    return next(((run, file) for run in row.runs if (file := run.file("samples/final.png"))), (None, None))
+
+
+def _settings(summary: Summary) -> Iterator[str]:
+    yield '<h2 id="settings">Equal for all runs</h2>'
+    shared = dict(summary.common)
+    for key in ("clip", "t_min", "t_max", "max_images", "parameters", "device", "git"):
+        values = {_value(run, key) for run in summary.runs if run.record}
+        if len(values) == 1 and (value := values.pop()):
+            shared[key.replace("_", " ")] = value
+    yield _list(shared)
+    settings = common_settings(summary.rows)
+    if settings:
+        yield f"<details><summary>All {len(settings)} shared settings</summary>{_list(settings)}</details>"
+
+
+def _runs(summary: Summary, folder: Path, style: Look) -> Iterator[str]:
+    yield ('<h2 id="runs">Runs</h2><p class="small">Each with the command that repeats it. Links lead to the run ')
+    yield "directories beside this page.</p>"
+    for row in summary.rows:
+        swatch = f'<span class="mark" style="background:{style.colours[row.name]}"></span>'
+        counts = ", ".join(f"{count} {name}" for name, count in sorted(row.statuses.items()))
+        yield f'<details id="{anchor_of(row)}"><summary>{swatch}<b>{escape(row.label)}</b> '
+        yield f'<span class="soft">{escape(counts)}</span></summary>'
+        for run in row.runs:
+            yield from _run(run, summary.metrics, folder)
+        yield "</details>"
+
+
+def _run(run: Run, metrics: Iterable[Metric], folder: Path) -> Iterator[str]:
+    yield f'<div class="run" id="{_run_anchor(run)}"><h4>seed {run.seed}: {escape(run.status)} '
+    yield f'<a class="small" href="{_link(run.path / "run.json", folder)}">run.json</a></h4>'
+    command = str(run.record.get("command") or "")[:4000]
+    if command:
+        yield f"<pre>{escape(command)}</pre>"
+    shown = {key.replace("_", " "): text for key in _DETAILS if (text := _value(run, key))}
+    versions = run.record.get("versions")
+    if isinstance(versions, dict):
+        entries = list(cast(dict[str, Any], versions).items())[:40]
+        shown["versions"] = ", ".join(f"{name} {version}" for name, version in entries)
+    shown |= {metric.title: number(run.final[metric.key]) for metric in metrics if metric.key in run.final}
+    yield f"{_list(shown)}</div>"
+
+
+def _value(run: Run, key: str) -> str:
+    """An entry of the record, counts with separators."""
+    count = run.number(key) if key in ("parameters", "images_seen", "max_images") else None
+    return run.text(key) if count is None else f"{count:,.0f}"
+
+
+def _list(entries: Mapping[str, str]) -> str:
+    items = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in entries.items())
+    return f'<dl class="settings">{items}</dl>'
+
+
+def _run_anchor(run: Run) -> str:
+    return f"run-{quote(run.name, safe='')}-{run.seed}"
+
+
+def _link(file: Path, folder: Path) -> str:
+    """A relative link; "./" first, so that no name can be taken for a scheme."""
+    relative = Path(os.path.relpath(file.absolute(), folder.absolute())).as_posix()
+    return escape("./" + quote(relative, safe="/="))
+
+
+def _script_json(value: object) -> str:
+    """JSON that can stand inside a script element: no text in it can close the element."""
+    text = json.dumps(json.loads(strict_json(value)), separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs  # pyright: ignore[reportMissingTypeStubs]
+
+    return get_plotlyjs().replace("</script", "<\\/script")

@@ -1,0 +1,200 @@
+"""The rows of a study: runs that differ only in their seed, named by what varies."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from diffexp.runs import Run, identity
+
+#: Choices in the order in which they are named.
+CHOICES = (
+    "target",
+    "space",
+    "weighting",
+    "times",
+    "schedule",
+    "data",
+    "network",
+    "sampler",
+    "metric",
+    "optimizer",
+)
+
+#: Where a choice's own settings are in the configuration, if not under its own name.
+_PLACE = {"space": "objective.space"}
+
+TARGETS = (
+    "epsilon",
+    "scaled_noise",
+    "step_noise",
+    "unit_step_noise",
+    "step_difference",
+    "x0",
+    "posterior_mean",
+    "previous_sample",
+    "score",
+    "v",
+    "flow",
+    "edm",
+)
+
+ABSENT = "-"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs that differ only in their seed.
+
+    Attributes:
+        name: Their common directory.
+        runs: Ordered by seed.
+        choices: All choices by name, and the configuration keys that vary across the study.
+        keys: Those of `choices` that vary, which make the label.
+    """
+
+    name: str
+    runs: tuple[Run, ...]
+    choices: Mapping[str, str]
+    keys: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """The choices that vary: "x0", "x0, space native", "x0, lr 0.001"."""
+        words = [self._word(key) for key in self.keys if self.choices.get(key, ABSENT) != ABSENT]
+        return ", ".join(words) or self.choices.get("target", "") or self.name
+
+    @property
+    def target(self) -> str:
+        return self.choices.get("target", "")
+
+    @property
+    def done(self) -> tuple[Run, ...]:
+        """The runs that count: those trained to their end."""
+        return tuple(run for run in self.runs if run.status == "done")
+
+    @property
+    def statuses(self) -> Counter[str]:
+        return Counter(run.status for run in self.runs)
+
+    def values(self, metric: str) -> dict[int, float]:
+        """The metric by seed, of the runs that count."""
+        finals = {run.seed: run.final.get(metric) for run in self.done}
+        return {seed: value for seed, value in finals.items() if value is not None}
+
+    def names(self, keys: Sequence[str]) -> list[str]:
+        """The row's head in a table with a column for each of `keys`, or one column if there are none."""
+        if not self.choices or not keys:
+            return [self.label, *[""] * (len(keys) - 1)]
+        return [self.choices.get(key, ABSENT) for key in keys]
+
+    def _word(self, key: str) -> str:
+        value = self.choices.get(key, ABSENT)
+        return value if key == "target" else f"{short(key, self.keys)} {value}"
+
+
+def short(key: str, keys: Sequence[str]) -> str:
+    """The last part of a dotted key, if that is enough to know it from the other keys."""
+    last = key.rpartition(".")[2]
+    return last if sum(other.rpartition(".")[2] == last for other in keys) == 1 else key
+
+
+def group_rows(runs: Iterable[Run]) -> list[Row]:
+    """Runs as rows, in a readable order: by target as documented, then by the other varying keys."""
+    groups = {name: tuple(group) for name, group in groupby(runs, key=lambda run: run.name)}
+    choices = {name: _choices(group) for name, group in groups.items()}
+    settings = {name: _settings(group) for name, group in groups.items()}
+    known = [name for name in groups if choices[name]]
+    keys = [key for key in CHOICES if _varies(choices[name].get(key) for name in known)]
+    configured = [name for name in known if settings[name]]
+    explained = [_PLACE.get(key, key) for key in keys]
+    for key in sorted({key for name in configured for key in settings[name]}):
+        varies = _varies(settings[name].get(key, ABSENT) for name in configured)
+        if varies and not any(key == place or key.startswith(f"{place}.") for place in explained):
+            keys.append(key)
+    for name in configured:
+        choices[name] |= {key: settings[name].get(key, ABSENT) for key in keys if key not in CHOICES}
+    keys += _tell_apart(known, keys, choices, settings)
+    rows = [Row(name, group, choices[name], tuple(keys) if choices[name] else ()) for name, group in groups.items()]
+    return sorted(rows, key=lambda row: (not row.choices, [_order(row, key) for key in keys], row.name))
+
+
+def common_choices(rows: Sequence[Row]) -> dict[str, str]:
+    """The choices that all rows share."""
+    known = [row.choices for row in rows if row.choices]
+    first: Mapping[str, str] = known[0] if known else {}
+    return {key: first[key] for key in CHOICES if key in first and len({row.get(key) for row in known}) == 1}
+
+
+def common_settings(rows: Sequence[Row]) -> dict[str, str]:
+    """The configuration keys that all rows share, flat, in the configuration's order."""
+    settings = [settings for row in rows if (settings := _settings(row.runs))]
+    first = settings[0] if settings else {}
+    return {key: value for key, value in first.items() if all(other.get(key) == value for other in settings)}
+
+
+def text(value: object) -> str:
+    """A setting's value as it is shown."""
+    return f"{value:g}" if isinstance(value, float) else " ".join(str(value).split())[:120]
+
+
+def _choices(runs: Sequence[Run]) -> dict[str, str]:
+    recorded = next((run for run in runs if run.record), None)
+    if recorded is None:
+        return {}
+    return {key: value[:120] for key in CHOICES if (value := recorded.text(key))}
+
+
+def _settings(runs: Sequence[Run]) -> dict[str, str]:
+    empty: Mapping[str, Any] = {}
+    config = next((run.config for run in runs if run.config), empty)
+    return {key: text(value) for key, value in identity(config).items()}
+
+
+def _tell_apart(
+    names: Sequence[str],
+    keys: Sequence[str],
+    choices: dict[str, dict[str, str]],
+    settings: Mapping[str, Mapping[str, str]],
+) -> list[str]:
+    """Further keys for rows that would otherwise share a label, such as two settings of one target."""
+    twins = _twins(names, keys, choices)
+    pairs = [(settings[one], settings[two]) for one, two in twins]
+    candidates = sorted({key for pair in pairs for table in pair for key in table} - set(keys))
+    added = [key for key in candidates if any(one.get(key) != two.get(key) for one, two in pairs)]
+    for name in names:
+        choices[name] |= {key: settings[name].get(key, ABSENT) for key in added}
+    left = {name for pair in _twins(names, [*keys, *added], choices) for name in pair}
+    if left:
+        added.append("directory")
+        for name in names:
+            choices[name]["directory"] = name if name in left else ABSENT
+    return added
+
+
+def _twins(
+    names: Sequence[str], keys: Sequence[str], choices: Mapping[str, Mapping[str, str]]
+) -> list[tuple[str, str]]:
+    """Pairs of rows, each with the first of its kind, that these keys do not tell apart."""
+    first: dict[tuple[str | None, ...], str] = {}
+    found: list[tuple[str, str]] = []
+    for name in names:
+        one = first.setdefault(tuple(choices[name].get(key) for key in keys), name)
+        if one != name:
+            found.append((one, name))
+    return found
+
+
+def _varies(values: Iterable[str | None]) -> bool:
+    return len(set(values)) > 1
+
+
+def _order(row: Row, key: str) -> tuple[int, float, str]:
+    value = row.choices.get(key, "")
+    if key == "target":
+        return (TARGETS.index(value) if value in TARGETS else len(TARGETS)), 0.0, value
+    try:
+        return 0, float(value), value
+    except ValueError:
+        return 1, 0.0, value

@@ -1,0 +1,51 @@
+"""Samples number 0, 1, 2, ... of a model: the same noise for every run, whatever its target or seed."""
+
+import torch
+from torch import Tensor
+
+from diffexp.denoiser import Denoiser
+from diffexp.draws import Draws
+from diffexp.samplers import Sampler
+from diffexp.shapes import Images
+
+_SEED = 20_061_239  # of the noise that samples start from: one for all runs
+
+
+class Samples:
+    """Calls of `samples(first, count)` give those samples of a model, in [-1, 1] or nearly so.
+
+    Args:
+        denoiser: What is sampled from.
+        sampler: How.
+        image_shape: (channels, height, width).
+        device: Where.
+        batch_size: How many the network sees at once; part of what the noise is a function of.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        sampler: Sampler,
+        image_shape: tuple[int, int, int],
+        device: torch.device,
+        batch_size: int = 250,
+    ) -> None:
+        self.denoiser, self.sampler, self.image_shape = denoiser, sampler, image_shape
+        self.draws, self.batch_size = Draws(_SEED, device), batch_size
+
+    def __call__(self, first: int, count: int) -> Images:
+        parts: list[Tensor] = []
+        for block in range(first // self.batch_size, -(-(first + count) // self.batch_size)):
+            start = block * self.batch_size
+            low, high = max(first, start) - start, min(first + count, start + self.batch_size) - start
+            parts.append(self._block(block, high)[low:])
+        return torch.cat(parts)
+
+    def _block(self, block: int, count: int) -> Images:
+        shape = (self.batch_size, *self.image_shape)
+
+        def noise(purpose: str) -> Images:
+            return self.draws.normal(shape, block, purpose)[:count]
+
+        x = self.sampler.start(self.denoiser.schedule, noise("start"))
+        return self.sampler(self.denoiser, x, noise=lambda stride: noise(f"stride {stride}"))

@@ -1,0 +1,80 @@
+"""One currency for all targets: the error of the belief, on held-out noise that is the same for every run.
+
+A network's errors in x0 and eps are one error e (see `targets`), so its squared error in any unit is e^2 times a
+factor of t. Measured on fixed (x0, t, eps), and without the label noise xi, it is comparable across targets, which
+training losses are not. The total is uniform in t over the time range; a single total is itself a choice of
+weighting, hence the four units and the bands of log-SNR.
+"""
+
+import itertools
+
+import torch
+from torch import Tensor
+
+from diffexp.data.base import Data
+from diffexp.denoiser import Denoiser
+from diffexp.draws import Draws
+from diffexp.objective import Objective
+from diffexp.schedule import Schedule
+from diffexp.times import Times, Uniform
+
+BAND_EDGES = tuple(range(-20, 22, 2))
+_SEED = 20_240_229  # of the validation draws: one for all runs, whatever their own seed
+
+
+class HeldOut:
+    """Fixed held-out (x0, t, eps, xi), a function of data, schedule and time range alone.
+
+    Args:
+        data: Where the held-out images come from; repeated, with other t and eps, if there are fewer than `count`.
+        objective: The run's own loss, measured beside the beliefs.
+        schedule: Makes x_t.
+        times: Gives the time range; validation is uniform in t over it whatever the training density.
+        count: Number of (x0, t, eps, xi).
+        batch_size: How many the network sees at once.
+    """
+
+    def __init__(
+        self, data: Data, objective: Objective, schedule: Schedule, times: Times, count: int, batch_size: int
+    ) -> None:
+        self.objective, self.schedule, self.batch_size = objective, schedule, batch_size
+        self.x0 = data.heldout(count)
+        draws = Draws(_SEED, self.x0.device)
+        self.eps, self.xi = (draws.normal(self.x0.shape, 0, purpose) for purpose in ("eps", "xi"))
+        u = (draws.choose(count, count, 0, "strata") + draws.uniform(count, 0, "times")) / count
+        self.t = Uniform(times.t_min, times.t_max)(schedule, u)
+
+    def zero_loss(self) -> float:
+        """The run's loss if its network always answered zero."""
+        zero = torch.zeros_like(self.x0)
+        loss = self.objective.of_answer(zero, self.schedule, self.x0, self.t, self.eps, self.xi)
+        return loss.double().mean().item()
+
+    @torch.no_grad()
+    def measure(self, denoiser: Denoiser) -> dict[str, float]:
+        """`val/loss`, `val/zero_loss`, `val/belief_{eps,x0,v,score}` and each belief per band of log-SNR."""
+        x_t = self.schedule.noised(self.t, self.x0, self.eps)
+        parts = zip(torch.split(x_t, self.batch_size), torch.split(self.t, self.batch_size), strict=True)
+        answer = torch.cat([denoiser.predict(x, t) for x, t in parts])
+        loss = self.objective.of_answer(answer, self.schedule, self.x0, self.t, self.eps, self.xi)
+        a, b, _ = denoiser.target.coefficients(self.schedule, self.t)
+        error = (answer - a * self.x0 - b * self.eps) / denoiser.target.gain(self.schedule, self.t)  # float64, as t is
+        squared = error.square().mean((1, 2, 3), keepdim=True)
+        alpha, sigma = self.schedule.alpha(self.t), self.schedule.sigma(self.t)
+        factors = {"eps": alpha, "x0": sigma, "v": alpha.square() + sigma.square(), "score": alpha / sigma}
+        log_snr = self.schedule.log_snr(self.t).flatten().cpu()
+        found = {"val/loss": loss.double().mean().item(), "val/zero_loss": self.zero_loss()}
+        for unit, factor in factors.items():
+            belief = (factor.square() * squared).flatten().cpu()
+            found[f"val/belief_{unit}"] = belief.mean().item()
+            found |= _per_band(f"val/belief_{unit}", belief, log_snr)
+        return found
+
+
+def _per_band(name: str, values: Tensor, log_snr: Tensor) -> dict[str, float]:
+    bands: dict[str, float] = {}
+    for low, high in itertools.pairwise(BAND_EDGES):
+        inside = (log_snr >= low) & (log_snr < high)
+        if inside.any():
+            bands[f"{name}/lam_{low}_{high}"] = values[inside].mean().item()
+    return bands

@@ -1,0 +1,72 @@
+"""What a sweep says while it runs: one line when a job starts and one when it ends, with what is left."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+_HYDRAS_LAST_WORDS = "Set the environment variable HYDRA_FULL_ERROR"
+
+
+def say(line: str) -> None:
+    """Prints at once, for a log file is read while it grows."""
+    print(line, flush=True)
+
+
+class Narrator:
+    """Tells of each job.
+
+    Args:
+        logs: Where each job prints to.
+        names: What each job is called.
+        first: The number of the first.
+        at_a_time: How many may run at once.
+    """
+
+    def __init__(self, logs: Sequence[Path], names: Sequence[str], first: int, at_a_time: int) -> None:
+        self.logs, self.names, self.first, self.at_a_time = logs, names, first, at_a_time
+        self.seconds: list[float] = []
+        self.running: dict[int, float] = {}
+
+    @property
+    def done(self) -> int:
+        """How many jobs have ended."""
+        return len(self.seconds)
+
+    def started(self, index: int) -> None:
+        """A job starts."""
+        self.running[index] = time.monotonic()
+        say(f"#{self.first + index} started: {self.names[index]}")
+
+    def ended(self, index: int, code: int, seconds: float) -> None:
+        """A job ended, with this exit code."""
+        del self.running[index]
+        self.seconds.append(seconds)
+        state = "done" if code == 0 else f"FAILED (exit code {code})" if code > 0 else f"KILLED (signal {-code})"
+        rest = f", about {duration(self._left())} left" if self.done < len(self.logs) else ""
+        say(
+            f"#{self.first + index} {state} in {duration(seconds)}: {self.names[index]} "
+            f"({self.done} of {len(self.logs)}{rest}){_last_words(self.logs[index])}"
+        )
+
+    def _left(self) -> float:
+        """Seconds until the last job ends, if those to come take as long as those that ended."""
+        left = len(self.logs) - self.done
+        work = left * sum(self.seconds) / self.done
+        spent = sum(time.monotonic() - start for start in self.running.values())
+        return max(0.0, work - spent) / min(self.at_a_time, left)
+
+
+def _last_words(path: Path) -> str:
+    """The last line that a job printed, on a line of its own."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 4096))
+        lines = file.read().decode(errors="replace").replace("\r", "\n").split("\n")
+    said = [line.strip() for line in lines if line.strip() and not line.startswith(("$ ", _HYDRAS_LAST_WORDS))]
+    return f"\n    {said[-1][:200]}" if said else ""
+
+
+def duration(seconds: float) -> str:
+    """The time in the two units that matter: 1 h 20 min, 3 min 5 s, 12 s."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,260 @@
+"""What `diffexp COMMAND ...` makes of a command line: runs it, explains it, or says what is wrong with it."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from small_conf import CONF, write
+
+import diffexp
+from diffexp.apps.config import compose_choice
+from diffexp.apps.hydra_app import run_hydra_app
+from diffexp.apps.main import COMMANDS, main
+from diffexp.apps.mistakes import task_mistake
+from hydra_plugins.diffexp_local_launcher._narrator import duration
+
+
+class App:
+    """A task that keeps what it was called with, run on small configurations."""
+
+    def __init__(self, conf: Path) -> None:
+        self.conf = conf
+        self.checked: list[DictConfig] = []
+        self.ran: list[DictConfig] = []
+
+    def check(self, cfg: DictConfig) -> None:
+        assert not self.ran
+        self.checked.append(cfg)
+
+    def task(self, cfg: DictConfig) -> None:
+        self.ran.append(cfg)
+
+    def __call__(self, *argv: str) -> int:
+        return run_hydra_app(self.task, "train", ["--config-path", str(self.conf), *argv], self.check)
+
+
+@pytest.fixture
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> App:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    return App(write(tmp_path / "conf", CONF))
+
+
+def refused(app: App, capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """What is said about a command line that must be refused before anything runs."""
+    assert app(*argv) == 2
+    said = capsys.readouterr().err
+    assert not app.ran
+    assert "Traceback" not in said
+    assert said.startswith("diffexp train: error: ")
+    return said.removeprefix("diffexp train: error: ").strip()
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("--help", "usage: diffexp COMMAND"),
+        ("--version", "diffexp "),
+        ("train --help hydra/help=train", "\ndata: "),
+        ("sample --help hydra/help=sample", "\nsampler: "),
+        ("evaluate --help hydra/help=evaluate", "\nmetric: "),
+    ],
+)
+def test_help_says_what_there_is_and_loads_nothing_heavy(command: str, said: str) -> None:
+    heavy = ["torch", "pytorch_lightning", "wandb", "diffusers", "torchmetrics", "sklearn", "scipy", "plotly"]
+    program = (
+        "import sys; from diffexp.apps.main import main; code = main(sys.argv[1:]);"
+        f"sys.exit(f'loads {{loaded}}' if (loaded := [m for m in {heavy} if m in sys.modules]) else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *command.split()], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"\n  {command}" in said for command in COMMANDS)
+
+
+def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"diffexp {diffexp.__version__}\n"
+
+
+def test_an_unknown_command_is_told_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trian", "seed=1"]) == 2
+    assert "there is no command trian. Did you mean train?" in capsys.readouterr().err
+
+
+def test_an_override_without_a_command_is_told_where_it_goes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["experiment=quick"]) == 2
+    assert "diffexp train experiment=quick" in capsys.readouterr().err
+
+
+def test_one_job_runs_with_its_overrides(app: App) -> None:
+    assert app("target=score", "trainer.max_steps=3") == 0
+    assert [(cfg.target.std, cfg.trainer.max_steps) for cfg in app.ran] == [(2, 3)]
+    assert app.checked == app.ran
+
+
+def test_flags_may_stand_anywhere(app: App, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app("target=score", "--cfg", "job", "--resolve", "seed=7", "--package", "target") == 0
+    assert capsys.readouterr().out == "# @package target\nstd: 2\nsteps: 1000\n"
+    assert not app.ran
+
+
+@pytest.mark.parametrize("line", [["-m", "target=epsilon,score", "seed=0,1"], ["experiment=quick"]])
+def test_every_job_of_a_sweep_is_checked_before_the_first_one_runs(app: App, line: list[str]) -> None:
+    """The same jobs as Hydra then runs: `App.check` refuses to be called after a run."""
+    assert app(*line) == 0
+    assert [(cfg.target.std, cfg.seed) for cfg in app.ran] == [(1, 0), (1, 1), (2, 0), (2, 1)]
+    assert app.checked == app.ran
+
+
+def test_the_check_sees_what_hydra_knows_of_the_job(app: App) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def check(cfg: DictConfig) -> None:
+        seen.append((HydraConfig.get().runtime.choices.target, HydraConfig.get().job.num))
+
+    app.check = check
+    assert app("experiment=quick") == 0
+    assert seen == [("epsilon", 0), ("epsilon", 1), ("score", 2), ("score", 3)]
+
+
+def test_an_unknown_choice_is_told_with_the_nearest_and_all(app: App, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(app, capsys, "target=epsilo") == (
+        "target=epsilo: there is no epsilo in target. Did you mean epsilon? Choices: epsilon, score."
+    )
+
+
+def test_an_unknown_choice_inside_a_file_is_told_too(app: App, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(app, capsys, "experiment=broken")
+    assert said.startswith("target: scoer, in a configuration file: there is no scoer in target. Did you mean score?")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("trainer.max_step=3", "trainer.max_steps"),
+        ("max_steps=3", "trainer.max_steps"),
+        ("targt=score", "target"),
+    ],
+)
+def test_an_unknown_key_is_told_with_the_nearest(
+    app: App, capsys: pytest.CaptureFixture[str], typed: str, meant: str
+) -> None:
+    key = typed.partition("=")[0]
+    assert refused(app, capsys, typed) == (
+        f"{typed}: there is no key {key}. Did you mean {meant}? To add a new key, type +{typed}"
+    )
+
+
+def test_a_value_that_hydra_cannot_read_is_told_with_what_would_do(
+    app: App, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refused(app, capsys, "seed=a b(c").startswith("seed=a b(c: Hydra cannot read this")
+    assert refused(app, capsys, "quick").startswith("quick: an override is written key=value")
+
+
+def test_a_sweep_without_its_flag_is_told(app: App, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "add --multirun" in refused(app, capsys, "seed=0,1")
+
+
+def test_a_mandatory_value_is_asked_for(app: App, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(app, capsys, "given=???") == "given=...: must be given, for it has no default."
+
+
+def test_equal_mistakes_of_a_sweep_are_told_once(app: App, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(app, capsys, "-m", "target=epsilon,scor,x", "seed=0,1").splitlines()
+    assert [line for line in said if line.startswith("  (")] == [
+        "  (2 of 6 jobs, first: target=scor seed=0)",
+        "  (2 of 6 jobs, first: target=x seed=0)",
+    ]
+    assert len(said) == 4
+    assert not app.checked
+
+
+def test_what_the_check_refuses_is_told_before_anything_runs(app: App, capsys: pytest.CaptureFixture[str]) -> None:
+    app.check = lambda cfg: compose_choice("target", f"of_{cfg.target.std}", cfg)
+    said = refused(app, capsys, "experiment=quick")
+    assert "there is no of_1 in target" in said
+    assert "(2 of 4 jobs, first: target=score seed=0 experiment=quick)" in said
+
+
+def test_a_folder_that_does_not_exist_is_told(app: App, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--config-dir /nowhere: there is no such folder" in refused(app, capsys, "--config-dir", "/nowhere")
+
+
+def test_a_mistake_found_while_the_task_runs_has_no_traceback(app: App, capsys: pytest.CaptureFixture[str]) -> None:
+    app.task = lambda cfg: compose_choice("target", "scoer", cfg)
+    assert app() == 2
+    said = capsys.readouterr().err
+    assert "diffexp train: error: target=scoer: there is no scoer in target. Did you mean score?" in said
+    assert "Traceback" not in said
+
+
+def test_a_wrong_argument_in_the_configuration_is_a_mistake(app: App, capsys: pytest.CaptureFixture[str]) -> None:
+    app.check = lambda cfg: instantiate(cfg.target)
+    said = refused(app, capsys, "+target._target_=fractions.Fraction")
+    assert said.startswith("target: ")
+    assert "unexpected keyword argument 'std'" in said
+
+
+def test_a_bug_keeps_its_traceback(app: App) -> None:
+    app.task = lambda cfg: int("not ours to explain")
+    with pytest.raises(ValueError, match="not ours to explain"):
+        app()
+
+
+def test_a_value_error_of_what_our_code_calls_is_a_bug() -> None:
+    """Only a `raise` of our own speaks to a person; here `round` raises inside our function."""
+    with pytest.raises(ValueError, match="NaN") as caught:
+        duration(math.nan)
+    assert task_mistake(caught.value) is None
+
+
+def test_full_errors_can_be_asked_for(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    app.check = lambda cfg: compose_choice("target", "scoer", cfg)
+    with pytest.raises(ValueError, match="there is no scoer in target"):
+        app()
+
+
+def test_files_of_ones_own_are_found(app: App, tmp_path: Path) -> None:
+    write(tmp_path / "mine", {"target/mine.yaml": "std: 9"})
+    for line in (["--config-dir", "mine"], [f"hydra.searchpath=[file://{tmp_path}/mine]"]):
+        app.ran.clear()
+        assert app(*line, "target=mine") == 0
+        assert [cfg.target.std for cfg in app.ran] == [9]
+
+
+def test_a_failing_job_of_a_sweep_does_not_stop_the_others(app: App, capsys: pytest.CaptureFixture[str]) -> None:
+    def task(cfg: DictConfig) -> None:
+        app.ran.append(cfg)
+        if cfg.seed == 0:
+            compose_choice("target", "scoer", cfg)
+
+    app.task = task
+    assert app("-m", "seed=0,1,2") == 2
+    assert [cfg.seed for cfg in app.ran] == [0, 1, 2]
+    assert "there is no scoer in target" in capsys.readouterr().err
+
+
+def test_a_program_that_cannot_be_started_again_is_told(app: App, capsys: pytest.CaptureFixture[str]) -> None:
+    """Called from another program, as here, the local launcher cannot know how to run one job."""
+    assert app("-m", "hydra/launcher=local", "seed=0,1") == 1
+    said = capsys.readouterr().err
+    assert "Use hydra/launcher=basic here" in said
+    assert "Traceback" not in said
+
+
+def test_a_launcher_without_slots_is_refused(app: App, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(app, capsys, "-m", "hydra/launcher=local", "hydra.launcher.jobs=0", "seed=0,1")
+    assert said.startswith("hydra.launcher.jobs=0: at least one job must run at a time")

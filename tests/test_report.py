@@ -1,0 +1,639 @@
+"""The report: statistics with known answers, tables that say what they rest on, a page that stands alone."""
+
+import csv
+import io
+import json
+import math
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+import plotly.graph_objects as go
+import pytest
+from rich.console import Console
+from scipy import stats
+from synthetic import change_record, write_run, write_study
+
+from diffexp.apps.report import main
+from diffexp.report import figures as drawings
+from diffexp.report.curves import read_curves
+from diffexp.report.look import look
+from diffexp.report.metrics import Metric, comparable_metrics
+from diffexp.report.page import write_page
+from diffexp.report.statistics import holm, mean_over_seeds, paired_difference
+from diffexp.report.summary import Summary, summarise
+from diffexp.report.tables import to_csv, to_json, to_markdown
+from diffexp.report.terminal import as_text, print_summary
+from diffexp.report.verdict import bounds, cautions, failures, headline, question, winners
+from diffexp.runs import RunDirectory
+
+# --- statistics ------------------------------------------------------------------------------------------
+
+
+def test_the_interval_of_three_seeds_is_that_of_a_t_table() -> None:
+    found = mean_over_seeds([1.0, 2.0, 3.0])
+    assert found is not None
+    assert found.half_width is not None
+    assert found.mean == 2.0
+    assert found.half_width == pytest.approx(4.302652730 / math.sqrt(3), rel=1e-9)  # t_{2, 0.975}, s = 1
+
+
+def test_the_interval_and_p_agree_with_scipys_t_test() -> None:
+    values = [0.31, 0.29, 0.36, 0.27, 0.33]
+    found, expected = mean_over_seeds(values), stats.ttest_1samp(values, 0.0)
+    assert found is not None
+    interval = expected.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
+    assert found.p == pytest.approx(expected.pvalue, rel=1e-6)
+
+
+def test_a_paired_difference_agrees_with_scipys_paired_test_and_not_with_the_unpaired_one() -> None:
+    one, two = [1.01, 2.03, 3.02, 4.05], [1.0, 2.0, 3.0, 4.0]
+    found = paired_difference(dict(enumerate(one)), dict(enumerate(two)))
+    paired = stats.ttest_rel(one, two)
+    assert found is not None
+    assert found.p == pytest.approx(paired.pvalue, rel=1e-6)
+    assert found.low == pytest.approx(paired.confidence_interval(0.95).low, rel=1e-9)
+    assert found.excludes_zero
+    assert stats.ttest_ind(one, two).pvalue > 0.9
+
+
+def test_only_seeds_on_both_sides_are_paired() -> None:
+    found = paired_difference({0: 1.0, 1: 2.0, 7: 100.0}, {1: 1.5, 0: 0.0, 9: -100.0})
+    assert found is not None
+    assert (found.mean, found.n) == (0.75, 2)
+    assert paired_difference({0: 1.0}, {1: 1.0}) is None
+
+
+def test_one_seed_has_no_interval_and_no_p() -> None:
+    found = mean_over_seeds([0.3])
+    assert found is not None
+    assert (found.mean, found.low, found.high, found.p, found.n) == (0.3, None, None, None, 1)
+    assert not found.excludes_zero
+    assert mean_over_seeds([]) is None
+
+
+def test_seeds_without_any_scatter_are_not_a_division_by_zero() -> None:
+    same, zero = mean_over_seeds([0.1] * 3), mean_over_seeds([0.0] * 3)
+    assert same is not None
+    assert zero is not None
+    assert (same.low, same.high) == pytest.approx((0.1, 0.1))
+    assert zero.p == 1.0
+
+
+def test_holm_steps_down_as_in_the_textbook() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_bounds_have_two_digits_of_their_half_width() -> None:
+    found = mean_over_seeds([0.10, 0.11, 0.12])
+    assert found is not None
+    assert bounds(found) == "[0.085, 0.135]"
+
+
+# --- rows and summaries ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_study(tmp_path_factory.mktemp("runs"), "s", seeds=(0, 1, 2), lines=20, validations=4)
+
+
+@pytest.fixture(scope="module")
+def summary(study: Path) -> Summary:
+    return summarise(study)
+
+
+def with_final(directory: RunDirectory, **metrics: float | None) -> None:
+    final = directory.record["final"] | {key.replace("__", "/"): value for key, value in metrics.items()}
+    change_record(directory.record_file, final=final)
+
+
+def test_runs_that_differ_only_in_seed_are_one_row_and_equal_choices_are_named_once(summary: Summary) -> None:
+    assert [row.label for row in summary.rows] == ["epsilon", "scaled_noise", "x0", "score", "v"]
+    assert {len(row.runs) for row in summary.rows} == {3}
+    assert summary.common["schedule"] == "linear_beta"
+    assert "target" not in summary.common
+
+
+def test_a_label_names_what_varies_target_first(tmp_path: Path) -> None:
+    write_study(tmp_path, "s", ("x0", "v"), (0,), spaces=("native", "v"), rates=(1e-3, 1e-4), lines=2, validations=1)
+    labels = [row.label for row in summarise(tmp_path / "s").rows]
+    assert labels[:3] == [
+        "x0, space native, lr 0.0001",
+        "x0, space native, lr 0.001",
+        "x0, space v, lr 0.0001",
+    ]
+
+
+def test_two_settings_of_one_target_are_told_apart(tmp_path: Path) -> None:
+    for steps in (10, 20):
+        config = {"target": {"_target_": "StepNoise", "steps": steps}}
+        for target, settings in (("step_noise", config), ("x0", {"target": {"_target_": "X0"}})):
+            directory = RunDirectory(tmp_path, "s", (target, str(steps)), f"{steps:08x}", 0)
+            directory.claim({"target": target, "status": "done", "final": {"val/belief_eps": 0.1}}, settings)
+    labels = [row.label for row in summarise(tmp_path / "s").rows]
+    assert labels[:2] == ["step_noise, steps 10", "step_noise, steps 20"]
+    assert len(set(labels)) == 4
+
+
+def test_a_difference_is_to_the_row_with_all_else_equal(tmp_path: Path) -> None:
+    write_study(tmp_path, "s", ("epsilon", "x0"), (0, 1), spaces=("native", "v"), lines=2, validations=1)
+    summary = summarise(tmp_path / "s")
+    baselines = {row.label: summary.baselines[row.name].label for row in summary.rows}
+    assert baselines["x0, space v"] == "epsilon, space v"
+    assert baselines["x0, space native"] == "epsilon, space native"
+    by_space = summarise(tmp_path / "s", baseline="space=v")
+    assert by_space.baselines[by_space.rows[2].name].label == "x0, space v"
+
+
+def test_without_epsilon_the_first_row_is_the_baseline(tmp_path: Path) -> None:
+    write_study(tmp_path, "s", ("v", "x0"), (0, 1), lines=2, validations=1)
+    summary = summarise(tmp_path / "s")
+    assert summary.baseline_label == "x0"
+    assert summary.cell(summary.rows[1], "val/belief_eps").difference is not None
+
+
+def test_an_unknown_baseline_is_told_by_the_nearest_name(study: Path) -> None:
+    with pytest.raises(ValueError, match=r"no run has target=epsilom\. Did you mean epsilon\?"):
+        summarise(study, baseline="epsilom")
+    with pytest.raises(ValueError, match=r"no run of this study records colour\. What varies here: target"):
+        summarise(study, baseline="colour=red")
+
+
+def test_the_difference_rests_on_shared_seeds_when_one_side_lacks_some(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        with_final(write_run(tmp_path, "s", "epsilon", seed), val__belief_eps=1.0 + seed)
+    for seed in (1, 2, 3):
+        with_final(write_run(tmp_path, "s", "x0", seed), val__belief_eps=1.5 + seed)
+    cell = (summary := summarise(tmp_path / "s")).cell(summary.rows[1], "val/belief_eps")
+    assert cell.value is not None
+    assert cell.difference is not None
+    assert (cell.value.n, cell.value.mean) == (3, 3.5)
+    assert (cell.difference.n, cell.difference.mean) == (2, 0.5)
+
+
+def test_only_finished_runs_enter_a_mean_and_the_others_are_counted(tmp_path: Path) -> None:
+    with_final(write_run(tmp_path, "s", "x0", 0), val__belief_eps=0.2)
+    for seed, status in enumerate(("running", "failed", "diverged", "interrupted"), start=1):
+        with_final(write_run(tmp_path, "s", "x0", seed, status=status), val__belief_eps=9.0)
+    summary = summarise(tmp_path / "s")
+    value = summary.cell(summary.rows[0], "val/belief_eps").value
+    assert value is not None
+    assert (value.mean, value.n) == (0.2, 1)
+    text = as_text(summary)
+    for words in ("1 done", "1 running", "1 failed", "1 diverged", "1 interrupted"):
+        assert words in text
+
+
+def test_numbers_that_are_not_finite_do_not_enter_a_mean(tmp_path: Path) -> None:
+    for seed, value in enumerate((0.2, None, 0.4)):
+        with_final(write_run(tmp_path, "s", "x0", seed), val__belief_eps=value)
+    summary = summarise(tmp_path / "s")
+    value = summary.cell(summary.rows[0], "val/belief_eps").value
+    assert value is not None
+    assert (value.mean, value.n) == (pytest.approx(0.3), 2)
+
+
+def test_losses_bands_floors_and_notes_are_no_columns() -> None:
+    keys = ["val/loss", "val/zero_loss", "val/belief_x0", "val/belief_x0/lam_-2_0", "fd/classifier_1k",
+            "fd/classifier_1k/floor", "fd/classifier_1k/floor_count", "fd/classifier_1k/unreliable",
+            "train/loss", "time/elapsed", "val/belief_eps", "val/bits_per_dim",
+            "precision/classifier_1k"]  # fmt: skip
+    found = [metric.key for metric in comparable_metrics(keys)]
+    assert found == [
+        "val/belief_eps",
+        "val/belief_x0",
+        "val/bits_per_dim",
+        "fd/classifier_1k",
+        "precision/classifier_1k",
+    ]
+    assert Metric("fid/inception_50k").title == "FID inception 50k"
+    assert Metric("precision/classifier_1k").higher_is_better
+
+
+def test_holm_covers_the_rows_of_a_column_and_needs_three_pairs(summary: Summary, tmp_path: Path) -> None:
+    cells = [summary.cell(row, "val/belief_eps") for row in summary.rows]
+    tested = [(cell.difference.p, cell.p_holm) for cell in cells if cell.difference]
+    raw = [p for p, _ in tested if p is not None]
+    assert [p for _, p in tested] == holm(raw)
+    write_study(tmp_path, "s", ("epsilon", "x0"), (0, 1), lines=2, validations=1)
+    few = summarise(tmp_path / "s")
+    assert all(cell.p_holm is None for cell in few.cells.values())
+
+
+def rates(root: Path) -> Path:
+    """v's belief is best at 1e-3 and its samples at 1e-4; epsilon's both at 1e-4."""
+    for target, rate, belief, distance in (("epsilon", 1e-4, 0.10, 5.0), ("epsilon", 1e-3, 0.20, 9.0),
+                                           ("v", 1e-4, 0.15, 4.0), ("v", 1e-3, 0.08, 6.0)):  # fmt: skip
+        for seed in (0, 1):
+            run = write_run(root, "s", target, seed, rate=rate, lines=2, validations=1)
+            with_final(run, val__belief_eps=belief + seed / 1000, fd__classifier_1k=distance + seed / 100)
+    return root / "s"
+
+
+def test_after_a_rate_sweep_each_target_is_also_shown_at_its_best_rate(tmp_path: Path) -> None:
+    summary = summarise(rates(tmp_path))
+    best = summary.best_rate
+    assert best is not None
+    assert len(summary.rows) == 4
+    assert [row.label for row in best.rows] == ["epsilon, lr 0.0001", "v, lr 0.001"]
+    difference = best.cell(best.rows[1], "val/belief_eps").difference
+    assert difference is not None
+    assert difference.mean == pytest.approx(-0.02)
+    _, chosen = as_text(summary).split("chosen by val/belief_eps on these same runs")
+    assert [line.split()[:2] for line in chosen.splitlines() if line.startswith((" epsilon", " v"))] == [
+        ["epsilon", "0.0001"],
+        ["v", "0.001"],
+    ]
+
+
+def test_the_rate_can_be_chosen_by_another_metric(tmp_path: Path) -> None:
+    best = summarise(rates(tmp_path), chosen_by="fd/classifier_1k").best_rate
+    assert best is not None
+    assert [row.label for row in best.rows] == ["epsilon, lr 0.0001", "v, lr 0.0001"]
+    with pytest.raises(ValueError, match=r"--select fd/other: no finished run has it\. There is val/belief_eps"):
+        summarise(tmp_path / "s", chosen_by="fd/other")
+
+
+# --- words -----------------------------------------------------------------------------------------------
+
+
+def two_targets(root: Path, values: dict[str, list[float]], metric: str = "val/belief_eps") -> Summary:
+    for target, of_seeds in values.items():
+        for seed, value in enumerate(of_seeds):
+            change_record(write_run(root, "s", target, seed, lines=2, validations=1).record_file, final={metric: value})
+    return summarise(root / "s")
+
+
+def test_a_lead_that_seeds_support_is_called_one(tmp_path: Path) -> None:
+    summary = two_targets(tmp_path, {"epsilon": [0.30, 0.40, 0.50], "v": [0.28, 0.381, 0.479]})
+    assert "v has the lowest belief error in eps units" in headline(summary)
+    assert "holds at the 95 % level" in headline(summary)
+
+
+def test_a_lead_within_the_scatter_is_called_a_tie(tmp_path: Path) -> None:
+    summary = two_targets(tmp_path, {"epsilon": [0.30, 0.40, 0.50], "v": [0.20, 0.45, 0.49]})
+    assert "call them ties" in headline(summary)
+
+
+def test_one_seed_is_plainly_said_to_give_no_confidence_interval(tmp_path: Path) -> None:
+    summary = two_targets(tmp_path, {"epsilon": [0.3], "v": [0.2]})
+    assert "One seed gives no confidence interval" in headline(summary)
+    assert "n = 1" in as_text(summary)
+    assert "(n = 1)" in to_markdown(summary)
+    assert "one seed gives no confidence interval" in write_page(summary, summary.path).lower()
+
+
+def test_for_precision_more_is_better(tmp_path: Path) -> None:
+    summary = two_targets(tmp_path, {"epsilon": [0.3, 0.31], "v": [0.2, 0.21]}, "precision/classifier_1k")
+    assert winners(summary)[0].best.label == "epsilon"
+
+
+def test_a_row_with_fewer_seeds_does_not_win_by_luck(tmp_path: Path) -> None:
+    summary = two_targets(tmp_path, {"epsilon": [0.3, 0.4], "v": [0.31, 0.41], "x0": [0.1]})
+    assert winners(summary)[0].best.label == "epsilon"
+    assert "Not ranked, for having fewer finished seeds than the others: x0 (1 seed)" in write_page(summary, tmp_path)
+
+
+def test_a_study_without_a_finished_run_has_no_verdict_but_a_report(tmp_path: Path) -> None:
+    write_run(tmp_path, "s", "x0", 0, status="running", progress=0.5)
+    (tmp_path / "s" / "v-native-00000000" / "seed=0").mkdir(parents=True)
+    summary = summarise(tmp_path / "s")
+    assert headline(summary) == "No run is done yet, so there is no verdict."
+    assert "1 running, 1 starting" in as_text(summary)
+    assert "so far" in write_page(summary, tmp_path)
+    assert json.loads(to_json(summary))["summary"][0]["n"] == 0
+
+
+def test_one_row_alone_is_not_compared_with_itself(tmp_path: Path) -> None:
+    summary = two_targets(tmp_path, {"v": [0.3, 0.2]})
+    assert headline(summary) == "Only one row has finished runs: there is nothing to compare it with yet."
+    for text in (as_text(summary), to_markdown(summary), Page(write_page(summary, tmp_path)).text):
+        assert "difference to" not in text
+        assert "baseline" not in text
+
+
+def test_what_went_wrong_is_said_in_words(tmp_path: Path) -> None:
+    write_study(tmp_path, "s", ("epsilon", "score"), (0, 1), lines=2, validations=1)
+    write_run(tmp_path, "s", "v", 0, status="diverged")
+    write_run(tmp_path, "s", "v", 1, status="failed", error="RuntimeError: out of memory")
+    with_final(write_run(tmp_path, "s", "x0", 0), val__belief_eps=1.7, val__loss=2.0, val__zero_loss=1.0)
+    silent = write_run(tmp_path, "s", "edm", 0, status="running", progress=0.5)
+    change_record(silent.record_file, updated="2026-01-01T00:00:00+00:00")
+    blank = write_run(tmp_path, "s", "flow", 0)
+    with_final(blank, fd__classifier_1k=None)
+    said = "\n".join(failures(summarise(tmp_path / "s"), now=datetime(2026, 1, 1, 5, tzinfo=UTC)))
+    for words in (
+        "score failed as a sampler: FD classifier 1k is",
+        "v diverged in 1 of 2 runs",
+        "v failed in 1 of 2 runs: RuntimeError: out of memory",
+        "x0 learned nothing",
+        "x0 failed as a belief: its error in eps is 1.7",
+        "edm, seed 0 says it is running, but has written nothing for 5 hours",
+        "flow has no FD classifier 1k though it is done",
+    ):
+        assert words in said
+    assert "epsilon" not in said
+
+
+def test_runs_of_different_length_are_not_silently_averaged(tmp_path: Path) -> None:
+    write_run(tmp_path, "s", "x0", 0)
+    write_run(tmp_path, "s", "v", 0, images_seen=128_000)
+    assert "different numbers of images (64,000 and 128,000)" in " ".join(failures(summarise(tmp_path / "s")))
+
+
+def test_a_floor_over_too_few_images_is_pointed_out(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "s", "x0", 0)
+    with_final(run, fd__classifier_1k__floor_count=360.0, fd__classifier_1k__unreliable=1.0)
+    said = " ".join(cautions(summarise(tmp_path / "s")))
+    assert "rests on 360 held-out images" in said
+    assert "FD classifier 1k is unreliable here" in said
+
+
+def test_the_question_follows_from_what_varies(tmp_path: Path, summary: Summary) -> None:
+    assert question(summary) == "What should the network be asked to predict?"
+    write_study(tmp_path, "s", ("x0",), (0,), spaces=("native", "v"), lines=2, validations=1)
+    assert question(summarise(tmp_path / "s")) == "What does space change, for target x0?"
+
+
+# --- tables ----------------------------------------------------------------------------------------------
+
+
+def refuse(constant: str) -> None:
+    raise AssertionError(f"{constant} is not JSON")
+
+
+def test_the_json_is_strict_and_has_what_others_build_on(study: Path) -> None:
+    change_record(next(study.glob("x0*/seed=0/run.json")), loss_scale=float("nan"))
+    document = json.loads(to_json(summarise(study)), parse_constant=refuse)
+    assert {"runs", "summary"} <= document.keys()
+    assert len(document["runs"]) == 15
+    assert {"target", "seed", "config_hash", "status", "command", "final"} <= document["runs"][0].keys()
+    rows = {(row["choices"]["target"], row["metric"]): row for row in document["summary"]}
+    row = rows["v", "fd/classifier_1k"]
+    assert row["low"] < row["mean"] < row["high"]
+    assert (row["n"], row["floor"]) == (3, 2.31)
+    assert {"mean", "low", "high", "n"} <= row["difference"].keys()
+    assert row["difference"]["baseline"] == "epsilon"
+    assert rows["epsilon", "fd/classifier_1k"]["difference"] is None
+    assert rows["v", "val/loss"]["difference"] is None, "losses of two targets are in two units"
+
+
+def test_the_csv_has_the_same_numbers(summary: Summary) -> None:
+    rows = list(csv.DictReader(io.StringIO(to_csv(summary))))
+    (row,) = [row for row in rows if row["target"] == "v" and row["metric"] == "val/belief_eps"]
+    cell = summary.cell(next(r for r in summary.rows if r.label == "v"), "val/belief_eps")
+    assert cell.value is not None
+    assert cell.difference is not None
+    assert float(row["mean"]) == cell.value.mean
+    assert float(row["difference"]) == cell.difference.mean
+    assert (int(row["n"]), float(row["difference_p_holm"])) == (3, cell.p_holm)
+
+
+HOSTILE = "<script>alert('|x|')</script>"
+
+
+def test_names_are_text_and_nothing_else(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        run = write_run(tmp_path, "s", "x0", seed)
+        change_record(run.record_file, target=HOSTILE, command=f"diffexp {HOSTILE}", error="[bold]no[/nope]",
+                      study="../..", device="</script><img src=x>")  # fmt: skip
+    hostile = run.path.parent.rename(tmp_path / "s" / "<!--<script>'\"")
+    with_final(write_run(tmp_path, "s", "epsilon", 0), **{"fd__<img src=x>": 1.0})
+    summary = summarise(tmp_path / "s")
+    page = write_page(summary, tmp_path / "s")
+    parsed = Page(page)
+    assert [kind for kind in parsed.scripts if kind == "script"] == ["script"] * 3
+    assert "<script>alert" not in page
+    assert "<!--" not in page[page.index('id="drawings"') :]
+    assert f"./{quote(hostile.name)}/seed=0/run.json" in parsed.links
+    drawn = [figure for figure in all_figures(summary) if figure.name == "seeds"]
+    assert "<" not in str([variant.layout for variant in drawn[0].variants])
+    assert not [source for source in parsed.sources if not source.startswith("data:")]
+    assert HOSTILE in parsed.text
+    (line,) = [line for line in to_markdown(summary).splitlines() if line.startswith("| &lt;script")]
+    assert line.replace("\\|", "").count("|") == 11
+    buffer = io.StringIO()
+    print_summary(summary, Console(file=buffer, width=200))
+    assert HOSTILE in buffer.getvalue()
+
+
+def test_a_narrow_terminal_gets_beliefs_and_samples_below_each_other(summary: Summary) -> None:
+    narrow = as_text(summary, width=80)
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert narrow.count("scaled_noise") == 2
+    assert as_text(summary, width=120).count("scaled_noise") == 1
+
+
+# --- the page --------------------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """What a browser would find in the page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.sources: list[str] = []
+        self.scripts: list[str] = []
+        self.text = ""
+        self.cells: list[tuple[str, bool]] = []
+        self._open: list[str] = []
+        self._table = ""
+        self._linked = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values: dict[str, Any] = dict(attrs)
+        self.ids += [values["id"]] if "id" in values else []
+        self.links += [values["href"]] if "href" in values else []
+        self.sources += [values["src"]] if "src" in values else []
+        self.scripts += [tag] if tag == "script" else []
+        self._open.append(tag)
+        if tag == "div" and "summary" in (values.get("class") or "").split():
+            self._table = "summary"
+        if tag == "a":
+            self._linked = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "table":
+            self._table = ""
+        if tag == "a":
+            self._linked = False
+        while self._open and self._open.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if "script" not in self._open and "style" not in self._open:
+            self.text += data
+        if self._table and {"td", "tfoot"} & set(self._open):
+            self.cells.append((data, self._linked))
+
+
+@pytest.fixture(scope="module")
+def page(summary: Summary) -> Page:
+    return Page(write_page(summary, summary.path))
+
+
+def test_the_page_fetches_nothing(summary: Summary, page: Page) -> None:
+    text = write_page(summary, summary.path)
+    assert text.count("* plotly.js v") == 1
+    assert page.sources
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert all(link.startswith(("#", "./")) for link in page.links)
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_every_link_leads_somewhere(summary: Summary, page: Page) -> None:
+    assert len(page.ids) == len(set(page.ids))
+    for link in page.links:
+        if link.startswith("#"):
+            assert link[1:] in page.ids
+        else:
+            assert (summary.path / unquote(link)).is_file()
+
+
+def test_every_number_of_the_summary_is_linked_to_its_runs(page: Page) -> None:
+    numbers = [(text, linked) for text, linked in page.cells if any(sign.isdigit() for sign in text)]
+    assert len(numbers) > 5 * 7 * 2
+    assert [text for text, linked in numbers if not linked] == []
+
+
+def test_a_page_elsewhere_still_links_to_the_runs(summary: Summary, tmp_path: Path) -> None:
+    links = [link for link in Page(write_page(summary, tmp_path)).links if link.endswith("run.json")]
+    assert len(links) == 15
+    assert all((tmp_path / unquote(link)).resolve().is_file() for link in links)
+
+
+def test_the_page_tells_how_to_repeat_each_run(page: Page) -> None:
+    assert "diffexp train study=s target=v objective.space=native optimizer.lr=0.0002 seed=2" in page.text
+    for words in ("1a2b3c4d5e6f (clean)", "torch 2.13.0", "cpu (2 threads)", "1,234,567", "64,000"):
+        assert words in page.text
+
+
+def test_the_page_says_that_raw_losses_cannot_be_compared(page: Page) -> None:
+    assert "Raw losses of different targets are in different units and cannot be compared" in page.text
+
+
+def all_figures(summary: Summary) -> list[drawings.Figure]:
+    curves = {run.path: read_curves(run) for run in summary.runs}
+    return drawings.all_figures(summary, curves, look(summary.rows))
+
+
+def test_plotly_knows_every_entry_of_the_figures(summary: Summary, tmp_path: Path) -> None:
+    swept = summarise(rates(tmp_path))
+    names = [figure.name for figure in all_figures(swept)]
+    assert names == ["seeds", "rates", "belief", "bands", "weight", "loss"]
+    for figure in [*all_figures(summary), *all_figures(swept)]:
+        for variant in figure.variants:
+            go.Figure({"data": variant.data, "layout": variant.layout})  # raises on an unknown or wrong entry
+
+
+def test_no_axis_carries_raw_losses_of_two_targets(summary: Summary) -> None:
+    (losses,) = [figure for figure in all_figures(summary) if figure.name == "loss"]
+    assert losses.variants[0].name == "share of zero's loss"
+    for variant in losses.variants[1:]:
+        assert len({trace["name"] for trace in variant.data}) == 1
+    relative = losses.variants[0].data
+    assert all(0.05 < trace["y"][-1] < 0.2 for trace in relative), "all synthetic losses end at a tenth of zero's"
+
+
+def test_a_target_has_one_colour_in_every_figure_and_study(summary: Summary, tmp_path: Path) -> None:
+    colours: dict[str, set[str]] = {}
+    write_study(tmp_path, "s", ("v", "mine"), (0,), lines=2, validations=1)
+    for study in (summary, summarise(tmp_path / "s")):
+        for figure in all_figures(study):
+            if figure.name != "seeds":
+                for trace in (trace for variant in figure.variants for trace in variant.data):
+                    colours.setdefault(trace["name"], set()).add(trace["line"]["color"])
+    assert {len(found) for found in colours.values()} == {1}
+    assert len({next(iter(found)) for found in colours.values()}) == len(colours)
+
+
+def test_the_curves_hold_the_newest_bands_and_thin_training(tmp_path: Path) -> None:
+    write_run(tmp_path, "s", "x0", 0, lines=1000, validations=3)
+    (run,) = summarise(tmp_path / "s").runs
+    curves = read_curves(run)
+    assert len(curves.loss[0]) <= 80
+    assert curves.loss[0][-1] == 64_000
+    assert curves.bands["eps"][-2.0, 0.0] == run.final["val/belief_eps/lam_-2_0"]
+    assert len(curves.belief["eps"][0]) == 3
+
+
+def test_a_large_study_is_drawn_with_fewer_seeds_and_says_so(tmp_path: Path) -> None:
+    write_study(tmp_path, "s", ("epsilon", "x0", "v"), range(45), lines=1, validations=1, images=False)
+    summary = summarise(tmp_path / "s")
+    (belief,) = [figure for figure in all_figures(summary) if figure.name == "belief"]
+    assert len(belief.variants[0].data) == 120
+    assert "Of 135 runs the first seeds are drawn, 120 lines" in belief.caption
+
+
+def test_pictures_that_are_none_are_not_embedded(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "s", "x0", 0)
+    (run.samples / "final.png").write_text("<svg onload=alert(1)>")
+    text = write_page(summarise(tmp_path / "s"), tmp_path / "s")
+    assert "not a PNG file" in text
+    assert len([source for source in Page(text).sources if source]) == 1  # the real images
+
+
+# --- the command -----------------------------------------------------------------------------------------
+
+
+def test_the_command_prints_the_table_and_leaves_page_and_tables_in_the_study(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = write_study(tmp_path, "s", ("epsilon", "x0"), (0, 1), lines=2, validations=1)
+    assert main(["s", "--root", str(tmp_path)]) == 0
+    output = capsys.readouterr().out
+    assert "What should the network be asked to predict?" in output
+    assert "report.html" in output.splitlines()[-1]
+    assert {"report.html", "summary.csv", "summary.md"} <= {path.name for path in study.iterdir()}
+    assert main(["s", "--root", str(tmp_path)]) == 0, "its own files are no runs"
+
+
+def test_json_on_standard_output_is_json_alone_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = write_study(tmp_path, "s", ("epsilon", "x0"), (0, 1), lines=2, validations=1)
+    before = sorted(study.rglob("*"))
+    assert main([str(study), "--format", "json", "--baseline", "x0"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert {row["difference"]["baseline"] for row in document["summary"] if row["difference"]} == {"x0"}
+    assert sorted(study.rglob("*")) == before
+
+
+@pytest.mark.parametrize("kind", ["table", "html", "csv", "markdown", "json"])
+def test_each_format_goes_to_a_file(study: Path, tmp_path: Path, kind: str) -> None:
+    assert main([str(study), "--format", kind, "--output", str(tmp_path / "new" / "out")]) == 0
+    assert (tmp_path / "new" / "out").stat().st_size > 500
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nothing", "--root", "."], "there is no study nothing"),
+        (["."], "holds no runs"),
+        (["s", "--baseline", "y0"], "no run has target=y0"),
+        (["s", "--output", "x.html"], "without --format"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    write_study(tmp_path / "inside", "s", ("epsilon",), (0,), lines=1, validations=1)
+    (tmp_path / "inside" / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "inside" / ("empty" if arguments == ["."] else ""))
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("diffexp report: ")
+    assert words in error
+    assert len(error.splitlines()) == 1
