@@ -26,7 +26,7 @@ check: .venv/installed
 
 # Ratios measured in one run: a training step against a bare loop, start-up and report times.
 bench: .venv/installed
-	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python tests/benchmarks.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache

@@ -166,6 +166,8 @@ class Sample(pl.Callback):
         path = self.journal.directory.samples / ("final.png" if last else f"{images_seen:012d}.png")
         save_grid(samples(0, self.grid), path)
         self.journal.picture(images_seen, "samples", str(path))
+        if last and samples.sampler.clip:
+            save_grid(samples.unclipped()(0, self.grid), path.with_name("final_unclipped.png"))
         if last:
             self.journal.write(images_seen, step, self.metric(samples))
 

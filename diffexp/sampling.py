@@ -1,5 +1,7 @@
 """Samples number 0, 1, 2, ... of a model: the same noise for every run, whatever its target or seed."""
 
+import dataclasses
+
 import torch
 from torch import Tensor
 
@@ -40,6 +42,11 @@ class Samples:
             low, high = max(first, start) - start, min(first + count, start + self.batch_size) - start
             parts.append(self._block(block, high)[low:])
         return torch.cat(parts)
+
+    def unclipped(self) -> "Samples":
+        """The same samples without clamping the beliefs about x0."""
+        sampler = dataclasses.replace(self.sampler, clip=False)
+        return Samples(self.denoiser, sampler, self.image_shape, self.draws.device, self.batch_size)
 
     def _block(self, block: int, count: int) -> Images:
         shape = (self.batch_size, *self.image_shape)

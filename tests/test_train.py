@@ -209,7 +209,7 @@ def test_an_unreachable_wandb_server_costs_one_line(
 REFUSED = {
     "target=epsilom": ["target=epsilom", "Did you mean epsilon?"],
     "target=flow": ["chain", "target=v"],
-    "schedule=rectified times.t_max=1.0": ["t = 1", "Fine there", "v", "times.t_max="],
+    "schedule=rectified times.t_max=1.0": ["t = 1", "Fine on them: ", "v", "times.t_max="],
     "objective.space=eps": ["objective.space=eps", "epsilon"],
     "times.t_min=0.5 times.t_max=0.4": ["times.t_min=0.5", "t_min < t_max"],
     "sampler.steps=2000": ["sampler.steps=2000", "1000"],

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import warnings
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -12,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from diffexp.apps.config import choices, compose_choice, did_you_mean
+from diffexp.apps.feasibility import refuse_singular
 from diffexp.data.base import Data, Source
 from diffexp.denoiser import Denoiser
 from diffexp.draws import stream_key
@@ -21,7 +21,7 @@ from diffexp.samplers import Sampler
 from diffexp.schedule import Schedule
 from diffexp.targets import Target
 from diffexp.times import Times
-from diffexp.weighting import Weighting, published_elsewhere
+from diffexp.weighting import Weighting
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def problem(cfg: DictConfig, chosen: Mapping[str, str]) -> Problem:
     times, sampler = cast(Times, instantiate(cfg.times)), cast(Sampler, instantiate(cfg.sampler))
     space = None if cfg.objective.space == "native" else _space(cfg)
     objective = Objective(target, space, weighting)
-    _refuse_singular(cfg, chosen, schedule, objective, times, sampler)
+    refuse_singular(cfg, chosen, objective, schedule, times, sampler)
     data = load_data(OmegaConf.to_yaml(cfg.data, resolve=True))
     return Problem(schedule, target, objective, times, sampler, cast(Metric, instantiate(cfg.metric)), data)
 
@@ -135,58 +135,3 @@ def compiles(cfg: DictConfig, where: torch.device) -> bool:
 
 def _on(setting: Any, gpu: bool) -> bool:
     return gpu if setting == "auto" else bool(setting)
-
-
-def _refuse_singular(
-    cfg: DictConfig,
-    chosen: Mapping[str, str],
-    schedule: Schedule,
-    objective: Objective,
-    times: Times,
-    sampler: Sampler,
-) -> None:
-    u = torch.arange(4096, dtype=torch.float64) / 4096
-    first, last = times.range(schedule)
-    drawn = times(schedule, u)
-    ends = torch.tensor([first, last], dtype=torch.float64).reshape(-1, 1, 1, 1)
-    walked = sampler.times(schedule)[:-1].reshape(-1, 1, 1, 1)
-    names = f"target={chosen['target']} on schedule={chosen['schedule']}"
-    for where, t in (("times.t_min..t_max", torch.cat([ends, drawn])), ("the sampler's times", walked)):
-        bad = t[~_invertible(objective.target, schedule, t)]
-        if bad.numel():
-            fine = [n for n in choices("target") if _fine(n, cfg, schedule, t)]
-            raise ValueError(
-                f"{names}: at t = {bad.flatten()[0].item():g}, one of {where}, the target says nothing about x0 or eps "
-                f"(its gain is 0 or infinite). Fine there: {', '.join(fine) or 'none'}. Or keep off that time with "
-                "times.t_min=, times.t_max= (training) and sampling.t_start= (sampling), for example 0.999."
-            )
-    scale = objective.scale(schedule, drawn)
-    if not (scale.isfinite() & (scale >= 0)).all():
-        at = drawn[~scale.isfinite()].flatten()[0].item()
-        raise ValueError(
-            f"{names} with objective.space={cfg.objective.space} weighting={chosen['weighting']}: the weight at "
-            f"t = {at:g} is not finite. Take another space or weighting, or narrow times.t_min..t_max."
-        )
-    space = chosen["target"] if cfg.objective.space == "native" else str(cfg.objective.space)
-    if advice := published_elsewhere(objective.weighting, space):
-        warnings.warn(advice, stacklevel=2)
-    spread = scale.max().item() / max(scale[scale > 0].min().item(), 1e-300)
-    if objective.space is not None and objective.space != objective.target and spread > 1e6:
-        warnings.warn(
-            f"{names} with objective.space={cfg.objective.space}: the exchange rate between the two spaces varies by a "
-            f"factor of {spread:.1g} over the times used, most of it at one end; expect noisy gradients.",
-            stacklevel=2,
-        )
-
-
-def _invertible(target: Target, schedule: Schedule, t: torch.Tensor) -> torch.Tensor:
-    gain, parts = target.gain(schedule, t), target.coefficients(schedule, t)
-    back = torch.cat([parts.b / gain, schedule.alpha(t) / gain, *parts], dim=1)
-    return (back.isfinite().all(1, keepdim=True) & (gain != 0)).reshape(t.shape)
-
-
-def _fine(name: str, cfg: DictConfig, schedule: Schedule, t: torch.Tensor) -> bool:
-    try:
-        return bool(_invertible(cast(Target, instantiate(compose_choice("target", name, cfg))), schedule, t).all())
-    except ValueError:
-        return False

@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -28,10 +29,15 @@ def check(cfg: DictConfig) -> None:
         ValueError, FileNotFoundError: With one clear message.
     """
     from diffexp.apps import build
+    from diffexp.apps.feasibility import advice
 
     chosen = chosen_files()
     run_directory(cfg, chosen).refuse_another(plain(cfg))
     parts, where = build.problem(cfg, chosen), build.device(cfg)
+    for line in advice(cfg, chosen, parts.objective, parts.schedule, parts.times):
+        if line not in _advised:
+            _advised.add(line)
+            print(f"diffexp train: note: {line}", file=sys.stderr)
     build.denoiser(cfg, parts, where)
     build.prepared_metric(cfg, parts, where)
 
@@ -106,6 +112,9 @@ VERSIONS = (
     "diffusers",
     "numpy",
 )
+
+
+_advised: set[str] = set()  # a sweep says each thing once
 
 
 def run_directory(cfg: DictConfig, chosen: Mapping[str, str]) -> RunDirectory:

@@ -4,23 +4,22 @@ Nothing is fetched: plotly.js is inside once, images are data URIs, links lead i
 directories beside it. Every word that comes from a run is escaped.
 """
 
-import base64
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
 from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import quote
 
 from diffexp.report.curves import read_curves
 from diffexp.report.figures import Figure, all_figures
+from diffexp.report.grids import samples
+from diffexp.report.links import link, row_anchor, run_anchor
 from diffexp.report.look import Look, drawn, look
 from diffexp.report.metrics import Metric
-from diffexp.report.results import anchor_of, reading, results_table
-from diffexp.report.rows import Row, common_settings
+from diffexp.report.results import reading, results_table
+from diffexp.report.rows import common_settings
 from diffexp.report.summary import Summary
 from diffexp.report.verdict import (
     Winner,
@@ -35,9 +34,6 @@ from diffexp.report.verdict import (
     winners,
 )
 from diffexp.runs import Run, strict_json
-
-#: Grids of samples are embedded up to so many bytes in all; the others are linked.
-MOST_IMAGE_BYTES = 6 * 2**20
 
 #: What is shown of a run's record, in this order.
 _DETAILS = ("error", "device", "git", "parameters", "images_seen", "max_images", "clip", "t_min", "t_max",
@@ -55,7 +51,7 @@ def write_page(summary: Summary, folder: Path) -> str:
             *_opening(summary),
             *_results(summary, style),
             *_figures(figures),
-            *_samples(summary, folder),
+            *samples(summary, folder),
             *_settings(summary),
             *_runs(summary, folder, style),
         ]
@@ -102,13 +98,13 @@ def _verdicts(summary: Summary) -> Iterator[str]:
 
 def _verdict(winner: Winner) -> str:
     sides = (
-        f'<td data-head="{head}">{escape(row.label)} <a href="#{anchor_of(row)}">{number(value)}</a></td>'
+        f'<td data-head="{head}">{escape(row.label)} <a href="#{row_anchor(row)}">{number(value)}</a></td>'
         for head, row, value in (
             ("best", winner.best, winner.value),
             ("next", winner.next, winner.next_value),
         )
     )
-    told = f'<a href="#{anchor_of(winner.best)}">{escape(confidence(winner))}</a>'
+    told = f'<a href="#{row_anchor(winner.best)}">{escape(confidence(winner))}</a>'
     head = f'<th class="name" scope="row">{escape(winner.metric.title)}</th>'
     return f"<tr>{head}{''.join(sides)}<td>{escape(lead(winner))}; {told}</td></tr>"
 
@@ -144,43 +140,6 @@ def _figures(figures: Sequence[Figure]) -> Iterator[str]:
         yield f"<figcaption>{escape(figure.caption)}</figcaption></figure>"
 
 
-def _samples(summary: Summary, folder: Path) -> Iterator[str]:
-    pictures = [(row, run, file) for row in summary.rows for run, file in [_picture(row)] if run and file]
-    if not pictures:
-        return
-    yield '<h2 id="samples">Samples</h2>'
-    yield (
-        "<p>All grids of one seed start from the same noise, place by place; what differs is "
-        "what the network was asked "
-    )
-    yield "for. Real images are first.</p>"
-    yield '<div class="grids">'
-    real = next((file for run in summary.runs if (file := run.file("samples/data.png"))), None)
-    room = MOST_IMAGE_BYTES
-    for label, anchor, file in [
-        ("real images", None, real),
-        *((f"{row.label}, seed {run.seed}", _run_anchor(run), file) for row, run, file in pictures),
-    ]:
-        if file is None:
-            continue
-        data = file.read_bytes() if file.stat().st_size <= room else b""
-        caption = f'<a href="#{anchor}">{escape(label)}</a>' if anchor else escape(label)
-        if data.startswith(b"\x89PNG\r\n\x1a\n"):
-            room -= len(data)
-            uri = f"data:image/png;base64,{base64.b64encode(data).decode()}"
-            yield (f'<figure><img alt="{escape(label)}" src="{uri}"><figcaption>{caption}</figcaption></figure>')
-        else:
-            why = "not embedded, to keep the page small" if not data else "not a PNG file"
-            link = f'<a href="{_link(file, folder)}">{escape(file.name)}</a>'
-            yield f"<figure><figcaption>{caption}: {link} ({why})</figcaption></figure>"
-    yield "</div>"
-
-
-def _picture(row: Row) -> tuple[Run | None, Path | None]:
-    """The final grid of a row's first seed that has one."""
-    return next(((run, file) for run in row.runs if (file := run.file("samples/final.png"))), (None, None))
-
-
 def _settings(summary: Summary) -> Iterator[str]:
     yield '<h2 id="settings">Equal for all runs</h2>'
     shared = dict(summary.common)
@@ -200,7 +159,7 @@ def _runs(summary: Summary, folder: Path, style: Look) -> Iterator[str]:
     for row in summary.rows:
         swatch = f'<span class="mark" style="background:{style.colours[row.name]}"></span>'
         counts = ", ".join(f"{count} {name}" for name, count in sorted(row.statuses.items()))
-        yield f'<details id="{anchor_of(row)}"><summary>{swatch}<b>{escape(row.label)}</b> '
+        yield f'<details id="{row_anchor(row)}"><summary>{swatch}<b>{escape(row.label)}</b> '
         yield f'<span class="soft">{escape(counts)}</span></summary>'
         for run in row.runs:
             yield from _run(run, summary.metrics, folder)
@@ -208,8 +167,8 @@ def _runs(summary: Summary, folder: Path, style: Look) -> Iterator[str]:
 
 
 def _run(run: Run, metrics: Iterable[Metric], folder: Path) -> Iterator[str]:
-    yield f'<div class="run" id="{_run_anchor(run)}"><h4>seed {run.seed}: {escape(run.status)} '
-    yield f'<a class="small" href="{_link(run.path / "run.json", folder)}">run.json</a></h4>'
+    yield f'<div class="run" id="{run_anchor(run)}"><h4>seed {run.seed}: {escape(run.status)} '
+    yield f'<a class="small" href="{link(run.path / "run.json", folder)}">run.json</a></h4>'
     command = str(run.record.get("command") or "")[:4000]
     if command:
         yield f"<pre>{escape(command)}</pre>"
@@ -231,16 +190,6 @@ def _value(run: Run, key: str) -> str:
 def _list(entries: Mapping[str, str]) -> str:
     items = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in entries.items())
     return f'<dl class="settings">{items}</dl>'
-
-
-def _run_anchor(run: Run) -> str:
-    return f"run-{quote(run.name, safe='')}-{run.seed}"
-
-
-def _link(file: Path, folder: Path) -> str:
-    """A relative link; "./" first, so that no name can be taken for a scheme."""
-    relative = Path(os.path.relpath(file.absolute(), folder.absolute())).as_posix()
-    return escape("./" + quote(relative, safe="/="))
 
 
 def _script_json(value: object) -> str:

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 from html import escape
-from urllib.parse import quote
 
+from diffexp.report.links import row_anchor
 from diffexp.report.look import Look
-from diffexp.report.rows import Row
 from diffexp.report.statistics import Mean
 from diffexp.report.summary import Cell, Summary
 from diffexp.report.terminal import status
@@ -25,7 +24,7 @@ def results_table(summary: Summary, style: Look) -> Iterator[str]:
     for row in summary.rows:
         swatch = f'<span class="mark" style="background:{style.colours[row.name]}"></span>'
         names = [row.choices.get(key, "-") for key in keys] if row.choices else [row.label, *[""] * (len(keys) - 1)]
-        anchor = anchor_of(row)
+        anchor = row_anchor(row)
         link = f'<a href="#{anchor}">{escape(names[0])}</a>'
         yield f'<tr><th class="name" scope="row">{swatch}{link}</th>'
         yield "".join(f'<td class="name">{escape(name)}</td>' for name in names[1:])
@@ -72,7 +71,7 @@ def _floors(summary: Summary, keys: int) -> Iterator[str]:
         if found:
             (low, row), (high, _) = min(found, key=lambda f: f[0]), max(found, key=lambda f: f[0])
             shown = number(low) if number(low) == number(high) else f"{number(low)} to {number(high)}"
-            yield f'<td><a href="#{anchor_of(row)}">{shown}</a></td>'
+            yield f'<td><a href="#{row_anchor(row)}">{shown}</a></td>'
         else:
             yield "<td></td>"
     yield "</tr></tfoot>"
@@ -117,10 +116,6 @@ def _significance(summary: Summary) -> Iterator[str]:
             "<p>The intervals are for one comparison at a time. Corrected after Holm for all rows of a column, these "
         )
         yield f"differences stay below 5 %: {escape(shown) or 'none'}.</p>"
-
-
-def anchor_of(row: Row) -> str:
-    return f"row-{quote(row.name, safe='')}"
 
 
 def _broken(title: str) -> str:

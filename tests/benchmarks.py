@@ -1,0 +1,139 @@
+"""What the framework costs, as ratios measured in one run: `make bench`.
+
+python tests/benchmarks.py [step] [start] [report]
+"""
+
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from statistics import median
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+ROUNDS = 7
+
+
+def bench_step() -> None:
+    """A training step, status line and metrics included, against a bare loop on the same network and batch."""
+    for preset, batch, steps in (("tiny", 128, 30), ("small", 4, 8)):
+        bare, ours = _step_times(preset, batch, steps)
+        print(f"step, {preset} at batch {batch}: bare loop {bare * 1e3:.1f} ms, diffexp {ours * 1e3:.1f} ms")
+        print(f"  ratio {ours / bare:.3f} (at most 1.05)")
+
+
+def _step_times(preset: str, batch: int, steps: int) -> tuple[float, float]:
+    import pytorch_lightning as pl
+    import torch
+    from hydra import compose, initialize_config_dir
+    from hydra.utils import instantiate
+
+    from diffexp.apps.config import conf_dir
+    from diffexp.callbacks import Journal, Watch
+    from diffexp.data import ImageData
+    from diffexp.denoiser import Denoiser
+    from diffexp.module import DiffusionModule, StepLoader
+    from diffexp.objective import Objective
+    from diffexp.runs import RunDirectory
+    from diffexp.schedule import LinearBeta
+    from diffexp.targets import Epsilon
+    from diffexp.times import Uniform
+
+    warnings.filterwarnings("ignore")
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = compose("train", [f"network={preset}"])
+    size = 8 if preset == "tiny" else 32
+    pixels = torch.randint(0, 256, (512, 1, size, size), dtype=torch.uint8)
+    data, schedule = ImageData("noise", pixels, pixels), LinearBeta()
+    shared = {"image_shape": (1, size, size), "schedule": schedule, "data_std": 0.5}
+    network = instantiate(cfg.network, _convert_="all", _partial_=True)(**shared)
+    denoiser = Denoiser(network, schedule, Epsilon())
+    optimizer = instantiate(cfg.optimizer, _convert_="all")
+    module = DiffusionModule(denoiser, Objective(Epsilon()), Uniform(), data, 0, optimizer, batch, 10, 0.999)
+
+    alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
+    stepper = torch.optim.AdamW(network.parameters(), lr=2e-4, weight_decay=0.0, fused=True)
+    average = [p.detach().clone() for p in network.parameters()]
+
+    def bare() -> list[float]:
+        times = [time.perf_counter()]
+        for _ in range(steps):
+            x0 = pixels[torch.randint(0, 512, (batch,))].float() / 127.5 - 1
+            k = torch.randint(0, 1000, (batch,))
+            eps, a = torch.randn_like(x0), alpha_bar[k].reshape(-1, 1, 1, 1)
+            answer = network(a.sqrt() * x0 + (1 - a).sqrt() * eps, ((k + 1) / 1000).reshape(-1, 1, 1, 1))
+            torch.nn.functional.mse_loss(answer, eps).backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            stepper.step()
+            stepper.zero_grad()
+            torch._foreach_lerp_(average, [p.detach() for p in network.parameters()], 0.001)
+            times.append(time.perf_counter())
+        return [b - a for a, b in itertools.pairwise(times)]
+
+    class Clock(pl.Callback):
+        def __init__(self) -> None:
+            self.times: list[float] = []
+
+        def on_train_batch_start(self, *_: object) -> None:
+            self.times.append(time.perf_counter())
+
+    def ours() -> list[float]:
+        with tempfile.TemporaryDirectory() as folder:
+            directory = RunDirectory(Path(folder), "bench", ("v",), "0" * 8, 0)
+            directory.claim({"status": "running"}, {})
+            clock, journal = Clock(), Journal(directory, [], lambda *_: None)
+            quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+            trainer = pl.Trainer(
+                max_steps=steps + 1,
+                max_epochs=-1,
+                accelerator="cpu",
+                gradient_clip_val=1.0,
+                enable_checkpointing=False,
+                callbacks=[clock, Watch(journal, "bench", every=10)],
+                **quiet,
+            )
+            trainer.fit(module, datamodule=StepLoader(steps + 1))
+            return [b - a for a, b in itertools.pairwise(clock.times)]
+
+    bare()
+    ours()
+    measured = [(bare(), ours()) for _ in range(ROUNDS)]
+    return median(t for b, _ in measured for t in b), median(t for _, o in measured for t in o)
+
+
+def bench_start() -> None:
+    """How long a person waits for help."""
+    program = Path(sys.executable).parent / "diffexp"
+    for words in (["--help"], ["train", "--help"], ["sample", "--help"], ["report", "--help"]):
+        times: list[float] = []
+        for _ in range(5):
+            began = time.perf_counter()
+            subprocess.run([program, *words], check=True, stdout=subprocess.DEVNULL)
+            times.append(time.perf_counter() - began)
+        print(f"diffexp {' '.join(words)}: {median(times):.2f} s (at most 1.5)")
+
+
+def bench_report() -> None:
+    """The report of a study of 100 runs, all outputs."""
+    from synthetic import write_study
+
+    folder = Path(tempfile.mkdtemp())
+    try:
+        study = write_study(folder, seeds=range(20))  # five targets
+        began = time.perf_counter()
+        program = Path(sys.executable).parent / "diffexp"
+        subprocess.run([program, "report", study], check=True, stdout=subprocess.DEVNULL)
+        print(f"report on 100 runs: {time.perf_counter() - began:.2f} s (at most 5)")
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    known = {"step": bench_step, "start": bench_start, "report": bench_report}
+    for name in sys.argv[1:] or known:
+        known[name]()
