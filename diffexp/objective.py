@@ -1,6 +1,7 @@
 """The loss: squared error, paid in the units of one space whatever the network predicts."""
 
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 
@@ -61,17 +62,23 @@ class Objective:
         return self.scale(schedule, t).to(error.dtype) * error.square().mean((1, 2, 3), keepdim=True)
 
 
-def effective_weight(
-    objective: Objective, schedule: Schedule, times: Times, width: float = 0.5
-) -> tuple[list[float], list[float]]:
-    """Weight that a run puts on the squared eps-error, per log-SNR, compared with uniform t.
+@dataclass(frozen=True)
+class EffectiveWeight:
+    """Weight that a run puts on the squared eps-error per log-SNR, compared with uniform t.
 
-    The density of training times is counted in: a bin's weight is the run's expected weight on errors there
-    over the share of uniform t that falls there, scaled to mean 1 over uniform t.
-
-    Returns:
-        log-SNR at the bins' centres (increasing, bins `width` wide) and the weights.
+    Attributes:
+        log_snr: Centres of the bins, increasing.
+        weight: The run's expected weight on errors there, times included, over `times`; mean 1 over uniform t.
+        times: Share of uniform t that falls there.
     """
+
+    log_snr: list[float]
+    weight: list[float]
+    times: list[float]
+
+
+def effective_weight(objective: Objective, schedule: Schedule, times: Times, width: float = 0.5) -> EffectiveWeight:
+    """The effective weight in bins of log-SNR `width` wide; the density of training times is counted in."""
     u = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
     drawn = times(schedule, u)
     even = Even(times.t_min, times.t_max)(schedule, u)
@@ -84,5 +91,5 @@ def effective_weight(
     there = share(even, torch.ones_like(even))
     spent = share(drawn, objective.eps_weight(schedule, drawn))
     used = there > 0
-    centres, weights = (edges[:-1] + width / 2)[used], spent[used] / there[used]
-    return list(map(float, centres)), list(map(float, weights))
+    columns = (edges[:-1] + width / 2)[used], spent[used] / there[used], there[used]
+    return EffectiveWeight(*(cast(Any, column).tolist() for column in columns))

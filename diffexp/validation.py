@@ -50,6 +50,11 @@ class HeldOut:
         loss = self.objective.of_answer(zero, self.schedule, self.x0, self.t, self.eps, self.xi)
         return loss.double().mean().item()
 
+    def label_noise(self) -> float:
+        """The part of the run's loss that is xi: no network can go below it."""
+        c = self.objective.target.coefficients(self.schedule, self.t).c
+        return (self.objective.scale(self.schedule, self.t) * c.square()).mean().item()
+
     @torch.no_grad()
     def measure(self, denoiser: Denoiser) -> dict[str, float]:
         """`val/loss`, `val/zero_loss`, `val/belief_{eps,x0,v,score}` and each belief per band of log-SNR."""

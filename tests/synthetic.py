@@ -116,7 +116,8 @@ def write_run(
         "versions": {"python": "3.11.2", "torch": "2.13.0", "diffexp": "0.1.0"}, "device": "cpu (2 threads)",
         "parameters": 1_234_567, "images_seen": reached, "max_images": MAX_IMAGES,
         "error": None, "t_min": 0.001, "t_max": 1.0, "clip": True, "loss_scale": zero,
-        "effective_weight": {"log_snr": centres, "weight": [w * len(weight) / sum(weight) for w in weight]},
+        "effective_weight": {"log_snr": centres, "weight": [w * len(weight) / sum(weight) for w in weight],
+                             "times": [1 / len(weight)] * len(weight)},
         "final": final if status in ("done", "diverged") else {},
     }  # fmt: skip
     directory.claim(record | changes, config)

@@ -207,7 +207,8 @@ def test_squares_are_taken_and_summed_in_float32(dtype: torch.dtype) -> None:
 def test_the_effective_weight_is_one_on_average_over_uniform_times(
     schedule: Schedule, times: Uniform | LogNormal | LogitNormal
 ) -> None:
-    log_snr, weight = effective_weight(Objective(V(), None, TruncatedSnr()), schedule, times)
+    found = effective_weight(Objective(V(), None, TruncatedSnr()), schedule, times)
+    log_snr, weight = found.log_snr, found.weight
     share = share_of_uniform_times(schedule, np.array(log_snr))
     assert log_snr == sorted(log_snr)
     assert float(share @ np.array(weight)) == pytest.approx(1, abs=2e-3)
@@ -226,13 +227,15 @@ def share_of_uniform_times(schedule: Schedule, centres: np.ndarray) -> np.ndarra
 
 @every_schedule
 def test_the_effective_weight_of_plain_eps_at_uniform_times_is_one_everywhere(schedule: Schedule) -> None:
-    log_snr, weight = effective_weight(Objective(Epsilon()), schedule, Uniform())
+    found = effective_weight(Objective(Epsilon()), schedule, Uniform())
+    log_snr, weight = found.log_snr, found.weight
     assert weight == pytest.approx([1.0] * len(log_snr), rel=1e-9)
 
 
 def test_the_effective_weight_of_plain_x0_falls_with_the_signal() -> None:
     """e^-lam on the eps-error, averaged over each bin: on the straight line int (t / (1 - t))^2 dt."""
-    log_snr, weight = effective_weight(Objective(X0()), Rectified(), Uniform())
+    found = effective_weight(Objective(X0()), Rectified(), Uniform())
+    log_snr, weight = found.log_snr, found.weight
     edges = np.stack([np.array(log_snr) + 0.25, np.array(log_snr) - 0.25])
     early, late = np.clip(1 / (1 + np.exp(edges / 2)), 1e-3, 1 - 1e-3)
 
@@ -245,7 +248,8 @@ def test_the_effective_weight_of_plain_x0_falls_with_the_signal() -> None:
 
 def test_the_effective_weight_counts_how_often_times_are_drawn() -> None:
     """EDM's log-normal times with plain eps: the normal law's mass over uniform's, bin by bin."""
-    log_snr, weight = effective_weight(Objective(Epsilon()), SCHEDULES["edm"], LogNormal())
+    found = effective_weight(Objective(Epsilon()), SCHEDULES["edm"], LogNormal())
+    log_snr, weight = found.log_snr, found.weight
     centres = np.array(log_snr)
     mass = norm.cdf((centres + 0.25) / -2, -1.2, 1.2) - norm.cdf((centres - 0.25) / -2, -1.2, 1.2)
     wanted = -mass / share_of_uniform_times(SCHEDULES["edm"], centres)
@@ -257,7 +261,8 @@ def test_the_effective_weight_counts_how_often_times_are_drawn() -> None:
 def test_the_effective_weight_of_a_headline_target_is_its_gain(name: str) -> None:
     """In a narrow bin of a chain, sigma eps weighs eps by sigma^2."""
     schedule = SCHEDULES[name]
-    log_snr, weight = effective_weight(Objective(ScaledNoise()), schedule, Uniform(), width=0.25)
+    found = effective_weight(Objective(ScaledNoise()), schedule, Uniform(), width=0.25)
+    log_snr, weight = found.log_snr, found.weight
     variance = schedule.sigma(per_image(torch.arange(1, 1001) / 1000)).square()
     wanted = 1 / (1 + np.exp(log_snr)) / variance.mean().item()
     assert np.array(weight) == pytest.approx(wanted, rel=0.14)

@@ -71,7 +71,6 @@ def fit(cfg: DictConfig, parts: build.Problem, where: torch.device, directory: R
         for network in (denoiser.network, module.ema.network):
             cast(Any, network).compile()
     first, last = parts.times.range(parts.schedule)
-    log_snr, weight = effective_weight(parts.objective, parts.schedule, parts.times)
     directory.write_record(
         parameters=sum(p.numel() for p in denoiser.network.parameters()),
         t_min=first,
@@ -79,7 +78,9 @@ def fit(cfg: DictConfig, parts: build.Problem, where: torch.device, directory: R
         clip=bool(parts.sampler.clip),
         loss_scale=module.loss_scale,
         precision="bf16" if denoiser.autocast else "32",
-        effective_weight={"log_snr": log_snr, "weight": weight},
+        zero_loss=held.zero_loss(),
+        label_noise=held.label_noise(),
+        effective_weight=vars(effective_weight(parts.objective, parts.schedule, parts.times)),
     )
     directory.samples.mkdir(exist_ok=True)
     save_grid(data.reference("heldout", int(cfg.sampling.grid)), directory.samples / "data.png")
@@ -139,10 +140,12 @@ def _quiet() -> Any:
 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     with warnings.catch_warnings():
-        for noise in (
+        for advice in (
             ".*does not have many workers.*",
-            ".*infer the batch_size.*",
             ".*exists and is not empty.*",
+            ".*in eval mode at the start of training.*",  # the averaged network always is
+            ".*your dataloader is not resumable.*",  # the step says which images are seen
+            ".*treespec, LeafSpec.*",  # Lightning's own use of torch
         ):
-            warnings.filterwarnings("ignore", message=noise)
+            warnings.filterwarnings("ignore", message=advice)
         yield

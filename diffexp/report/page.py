@@ -18,6 +18,7 @@ from diffexp.report.grids import samples
 from diffexp.report.links import link, row_anchor, run_anchor
 from diffexp.report.look import Look, drawn, look
 from diffexp.report.metrics import Metric
+from diffexp.report.reasons import reasons
 from diffexp.report.results import reading, results_table
 from diffexp.report.rows import common_settings
 from diffexp.report.summary import Summary
@@ -50,6 +51,7 @@ def write_page(summary: Summary, folder: Path) -> str:
         [
             *_opening(summary),
             *_results(summary, style),
+            *_reasons(summary),
             *_figures(figures),
             *samples(summary, folder),
             *_settings(summary),
@@ -122,6 +124,16 @@ def _results(summary: Summary, style: Look) -> Iterator[str]:
         yield "<h3>At equal learning rates</h3>"
     yield from results_table(summary, style)
     yield from reading(summary)
+
+
+def _reasons(summary: Summary) -> Iterator[str]:
+    found = reasons(summary)
+    if not found:
+        return
+    yield '<h2 id="why">Why</h2><ul class="reasons">'
+    for label, sentences in found.items():
+        yield f"<li><b>{escape(label)}</b>: {escape(' '.join(sentences))}</li>"
+    yield "</ul>"
 
 
 def _figures(figures: Sequence[Figure]) -> Iterator[str]:
