@@ -36,7 +36,7 @@ class Journal:
         self.directory, self.loggers, self._log_image = directory, loggers, log_image
         self.final: dict[str, float] = dict(directory.record.get("final") or {})
 
-    def write(self, images_seen: int, step: int, metrics: Mapping[str, float]) -> None:
+    def write(self, images_seen: int, metrics: Mapping[str, float]) -> None:
         """One line of metrics at `images_seen`."""
         line = {"images_seen": images_seen, **metrics}
         self.directory.append_metrics(line)
@@ -47,7 +47,7 @@ class Journal:
         }
         self.directory.write_record(images_seen=images_seen, final=self.final)
         for logger in self.loggers:
-            logger.log_metrics(line, step)
+            logger.log_metrics(line, images_seen)
 
     def picture(self, images_seen: int, key: str, path: str) -> None:
         """Show the picture at `path` in every logger that takes pictures."""
@@ -87,14 +87,13 @@ class Watch(pl.Callback):
             return
         asked = time.monotonic()
         module = cast(DiffusionModule, pl_module)
-        loss = module.mean_loss()  # waits for the device, so its queue counts as training time
+        loss = module.read_loss()  # waits for the device, so its queue counts as training time
         now = time.monotonic()
         speed = (step - self._last) * module.batch_size / max(self._busy + now - asked, 1e-9)
         self._last, self._busy = step, 0.0
         images_seen = step * module.batch_size
         self.journal.write(
             images_seen,
-            step,
             {"train/loss": loss, "time/images_per_second": speed, "time/elapsed": now - self._began},
         )
         if not math.isfinite(loss):
@@ -108,7 +107,7 @@ class Watch(pl.Callback):
         left = (now - self._began) / max(step - self._first, 1) * (total - step)
         line = (
             f"{self.name}  {100 * step / total:3.0f} %  images {images_seen:,}  loss {loss:.4g}  "
-            f"{speed:,.0f} images/s  {_memory()}  ETA {_clock(left)}"
+            f"{speed:,.0f} images/s  {_memory(trainer.strategy.root_device)}  ETA {_clock(left)}"
         )
         if sys.stderr.isatty():
             print(f"\r\033[K{line}", end="\n" if step == total else "", file=sys.stderr, flush=True)
@@ -137,44 +136,41 @@ class Validate(pl.Callback):
     def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = cast(DiffusionModule, pl_module)
         images_seen = trainer.global_step * module.batch_size
-        self.journal.write(images_seen, trainer.global_step, self.held.measure(module.averaged))
+        self.journal.write(images_seen, self.held.measure(module.averaged))
 
 
 class Sample(pl.Callback):
-    """A grid of samples every `every` steps, and at the end a last grid and the sample metrics."""
+    """A grid of samples every `every` steps."""
 
-    def __init__(
-        self,
-        journal: Journal,
-        samples: Callable[[DiffusionModule], Samples],
-        metric: PreparedMetric,
-        grid: int,
-        every: int | None,
-    ) -> None:
-        self.journal, self.samples, self.metric, self.grid, self.every = journal, samples, metric, grid, every
+    def __init__(self, journal: Journal, samples: Callable[[], Samples], grid: int, every: int) -> None:
+        self.journal, self.samples, self.grid, self.every = journal, samples, grid, every
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Draw when it is time."""
         step = trainer.global_step
-        last = step == trainer.max_steps
-        if not last and not (self.every and step % self.every == 0):
-            return
-        module = cast(DiffusionModule, pl_module)
-        images_seen, samples = step * module.batch_size, self.samples(module)
-        path = self.journal.directory.samples / ("final.png" if last else f"{images_seen:012d}.png")
-        save_grid(samples(0, self.grid), path)
-        self.journal.picture(images_seen, "samples", str(path))
-        if last and samples.sampler.clip:
-            save_grid(samples.unclipped()(0, self.grid), path.with_name("final_unclipped.png"))
-        if last:
-            self.journal.write(images_seen, step, self.metric(samples))
+        if step % self.every == 0 and step != trainer.max_steps:
+            images_seen = step * cast(DiffusionModule, pl_module).batch_size
+            path = self.journal.directory.samples / f"{images_seen:012d}.png"
+            save_grid(self.samples()(0, self.grid), path)
+            self.journal.picture(images_seen, "samples", str(path))
 
 
-def _memory() -> str:
-    if torch.cuda.is_available():
-        return f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB on the GPU"
+def judge(journal: Journal, samples: Samples, metric: PreparedMetric, grid: int, images_seen: int) -> None:
+    """The last grid, as it is and without clipping, and the sample metrics."""
+    path = journal.directory.samples / "final.png"
+    save_grid(samples(0, grid), path)
+    journal.picture(images_seen, "samples", str(path))
+    if samples.sampler.clip:
+        save_grid(samples.unclipped()(0, grid), path.with_name("final_unclipped.png"))
+    if found := metric(samples):
+        journal.write(images_seen, found)
+
+
+def _memory(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB on the GPU"
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)

@@ -61,7 +61,8 @@ class Draws:
         The images are dealt without replacement, epoch by epoch, each epoch in an order of its own.
         """
         first, last = step * batch // size, ((step + 1) * batch - 1) // size
-        deck = torch.cat([self._permutation(size, epoch, purpose) for epoch in range(first, last + 1)])
+        decks = [self._permutation(size, epoch, purpose) for epoch in range(first, last + 1)]
+        deck = decks[0] if len(decks) == 1 else torch.cat(decks)
         start = step * batch - first * size
         return deck[start : start + batch]
 

@@ -26,6 +26,7 @@ class Ema(nn.Module):
             raise ValueError(f"training.ema_decay={decay}: needs 0 <= decay < 1, for example 0.999.")
         self.decay = decay
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
+        self._mine: list[Tensor] = list(self.network.parameters())
 
     def train(self, mode: bool = True) -> "Ema":
         """The average is never in training mode."""
@@ -36,6 +37,6 @@ class Ema(nn.Module):
         """Move towards `network`, having moved `updates` times before."""
         weight = 1 - min(self.decay, (1 + updates) / (10 + updates))
         lerp = cast(Callable[[list[Tensor], list[Tensor], float], None], torch._foreach_lerp_)  # pyright: ignore
-        lerp(list(self.network.parameters()), [p.detach() for p in network.parameters()], weight)
+        lerp(self._mine, [p.detach() for p in network.parameters()], weight)
         for mine, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
             mine.copy_(theirs)

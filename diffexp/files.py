@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Generator
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 
 @contextlib.contextmanager
@@ -41,6 +41,22 @@ def locked(path: Path) -> Generator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         yield
+
+
+@contextlib.contextmanager
+def try_locked(path: Path) -> Generator[bool]:
+    """Whether the lock that belongs to `path` could be had at once; held until the block ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{path}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 def cache_folder(cache: str | Path | None = None) -> Path:

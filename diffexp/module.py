@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from diffexp.data.base import Data
 from diffexp.denoiser import Denoiser
-from diffexp.draws import Draws
+from diffexp.draws import Draws, stream_key
 from diffexp.ema import Ema
 from diffexp.objective import Objective
 from diffexp.times import Times
@@ -29,7 +29,7 @@ class DiffusionModule(pl.LightningModule):
         seed: Of the draws.
         optimizer: Makes the optimiser from the parameters.
         batch_size: Images per step.
-        warmup_steps: Steps over which the learning rate rises linearly from 0.
+        warmup_steps: Steps over which the learning rate rises linearly to its value.
         ema_decay: See `Ema`.
         loss_scale: The optimised loss is the logged one divided by this, so that gradient clipping and Adam's
             epsilon treat targets alike whatever their units.
@@ -65,6 +65,7 @@ class DiffusionModule(pl.LightningModule):
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """One step; which one is all that the loader has to say."""
         step, schedule = self.global_step, self.denoiser.schedule
+        cast(Any, torch).manual_seed(stream_key(self.draws.seed, step, "dropout") % 2**63)
         x0 = self.data.batch(self.draws, step, self.batch_size)
         strata = torch.arange(self.batch_size, device=x0.device)
         t = self.times(schedule, (strata + self.draws.uniform(self.batch_size, step, "times")) / self.batch_size)
@@ -74,8 +75,8 @@ class DiffusionModule(pl.LightningModule):
         self.steps += 1
         return loss / self.loss_scale
 
-    def mean_loss(self) -> float:
-        """The mean training loss since this was last asked; waits for the device."""
+    def read_loss(self) -> float:
+        """The mean training loss since it was last read; waits for the device."""
         mean = self.losses.item() / max(self.steps, 1)
         self.losses, self.steps = torch.zeros_like(self.losses), 0
         return mean
@@ -85,6 +86,14 @@ class DiffusionModule(pl.LightningModule):
         done = self.global_step
         super().optimizer_step(*args, **kwargs)
         self.ema.update(self.denoiser.network, done)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The losses that were not yet read belong to the next line of metrics."""
+        checkpoint["unread"] = {"losses": self.losses.cpu(), "steps": self.steps}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take them up again."""
+        self.losses, self.steps = checkpoint["unread"]["losses"], checkpoint["unread"]["steps"]
 
     def configure_optimizers(self) -> Any:
         """The optimiser and its warm-up."""

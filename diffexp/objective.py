@@ -62,6 +62,24 @@ class Objective:
         return self.scale(schedule, t).to(error.dtype) * error.square().mean((1, 2, 3), keepdim=True)
 
 
+def without_learning(
+    objective: Objective, schedule: Schedule, times: Times, second_moment: float
+) -> tuple[float, float]:
+    """The expected training loss of always answering zero, and the part of it that is label noise xi.
+
+    Args:
+        objective: The loss.
+        schedule: Makes x_t.
+        times: How training times are drawn.
+        second_moment: Mean square of a pixel of the data.
+    """
+    t = times(schedule, (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000)
+    a, b, c = objective.target.coefficients(schedule, t)
+    scale = objective.scale(schedule, t)
+    noise = scale * c.square()
+    return (scale * (a.square() * second_moment + b.square()) + noise).mean().item(), noise.mean().item()
+
+
 @dataclass(frozen=True)
 class EffectiveWeight:
     """Weight that a run puts on the squared eps-error per log-SNR, compared with uniform t.

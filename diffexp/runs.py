@@ -47,6 +47,7 @@ NOT_IDENTITY = (
     "trainer.devices",
     "trainer.num_nodes",
     "trainer.strategy",
+    "metric.cache",
     "compute.channels_last",
     "compute.compile",
 )
@@ -155,7 +156,10 @@ class RunDirectory:
     def write_record(self, **changes: object) -> None:
         """Change entries of run.json, atomically; `created` and `updated` are filled in (ISO 8601, UTC)."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        record = {"created": now, **self.record, **changes, "updated": now}
+        before = self.record
+        if not before and self.record_file.exists():
+            raise ValueError(f"{self.record_file} cannot be read, and is not overwritten. Move it away and try again.")
+        record = {"created": now, **before, **changes, "updated": now}
         files.write_text(self.record_file, strict_json(record, indent=2) + "\n")
 
     def append_metrics(self, values: Mapping[str, Any]) -> None:
@@ -173,6 +177,19 @@ class RunDirectory:
                 if file.read(1) != b"\n":  # an earlier start died within its last line
                     line = b"\n" + line
             file.write(line)
+
+    def forget_after(self, images_seen: int) -> None:
+        """Drop the lines of metrics.jsonl that a resumed run is about to write again, atomically."""
+        if not self.metrics_file.exists():
+            return
+        kept: list[bytes] = []
+        with self.metrics_file.open("rb") as lines:
+            for line in lines:
+                seen = _finite((_parse(line) or {}).get("images_seen"))
+                if seen is not None and seen <= images_seen:
+                    kept.append(line if line.endswith(b"\n") else line + b"\n")
+        with files.replacing(self.metrics_file) as part:
+            part.write_bytes(b"".join(kept))
 
     def refuse_another(self, config: Mapping[str, Any]) -> None:
         """Raise if the directory holds a run of another configuration.

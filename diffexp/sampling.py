@@ -33,7 +33,8 @@ class Samples:
         batch_size: int = 250,
     ) -> None:
         self.denoiser, self.sampler, self.image_shape = denoiser, sampler, image_shape
-        self.draws, self.batch_size = Draws(_SEED, device), batch_size
+        self.draws, self.device, self.batch_size = Draws(_SEED), device, batch_size
+        self.fresh = Draws(_SEED, device)
 
     def __call__(self, first: int, count: int) -> Images:
         parts: list[Tensor] = []
@@ -46,13 +47,12 @@ class Samples:
     def unclipped(self) -> "Samples":
         """The same samples without clamping the beliefs about x0."""
         sampler = dataclasses.replace(self.sampler, clip=False)
-        return Samples(self.denoiser, sampler, self.image_shape, self.draws.device, self.batch_size)
+        return Samples(self.denoiser, sampler, self.image_shape, self.device, self.batch_size)
 
     def _block(self, block: int, count: int) -> Images:
         shape = (self.batch_size, *self.image_shape)
-
-        def noise(purpose: str) -> Images:
-            return self.draws.normal(shape, block, purpose)[:count]
-
-        x = self.sampler.start(self.denoiser.schedule, noise("start"))
-        return self.sampler(self.denoiser, x, noise=lambda stride: noise(f"stride {stride}"))
+        # The start is drawn on the CPU, the same for every device; the noise of a thousand strides where it is used.
+        x = self.sampler.start(self.denoiser.schedule, self.draws.normal(shape, block, "start").to(self.device)[:count])
+        return self.sampler(
+            self.denoiser, x, noise=lambda stride: self.fresh.normal(shape, block, f"stride {stride}")[:count]
+        )

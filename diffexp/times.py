@@ -87,8 +87,7 @@ class LogitNormal(Times):
     std: float = 1.0
 
     def quantile(self, schedule: Schedule, u: Tensor, first: float, last: float) -> Tensor:
-        ends = torch.tensor([first, last], dtype=torch.float64, device=u.device)
-        return torch.sigmoid(_truncated_normal(u, ends.logit(), self.mean, self.std))
+        return torch.sigmoid(_truncated_normal(u, _logit(first), _logit(last), self.mean, self.std))
 
 
 @dataclass(frozen=True)
@@ -107,9 +106,10 @@ class LogNormal(Times):
         # A step stands for the noise levels nearest to its own, so on a chain all is half a step late.
         late = 0.5 / schedule.steps if schedule.is_chain else 0.0
         low, high = max(first + late, schedule.time_range[0] if late else 0.0), min(last + late, 1.0)
-        ends = torch.tensor([low, high], dtype=torch.float64, device=u.device).reshape(-1, 1, 1, 1)
-        noise = -schedule.log_snr(ends).flatten() / 2
-        return schedule.time(-2 * _truncated_normal(u, noise, self.mean, self.std)) - late
+        # On the CPU, where a number can be looked at without stalling a stream.
+        ends = (torch.full((1, 1, 1, 1), end, dtype=torch.float64) for end in (low, high))
+        least, most = (-schedule.log_snr(end).item() / 2 for end in ends)
+        return schedule.time(-2 * _truncated_normal(u, least, most, self.mean, self.std)) - late
 
 
 def _steps_between(schedule: Schedule, first: float, last: float) -> tuple[int, int]:
@@ -117,9 +117,16 @@ def _steps_between(schedule: Schedule, first: float, last: float) -> tuple[int, 
     return math.ceil(first * schedule.steps - 1e-6), math.floor(last * schedule.steps + 1e-6)
 
 
-def _truncated_normal(u: Tensor, ends: Tensor, mean: float, std: float) -> Tensor:
-    """Quantiles of N(mean, std^2) restricted to the interval between the two `ends`."""
-    first, last = (ends - mean) / std
-    side = torch.where(first > 0, -1.0, 1.0)  # in the upper tail only the mirror image has digits left
-    low, high = ((-side * end / math.sqrt(2)).erfc() / 2 for end in (first, last))
-    return mean + std * (side * _normal_quantile(low + u * (high - low))).clamp(first, last)
+def _logit(t: float) -> float:
+    """log(t / (1 - t)), infinite at the ends."""
+    if t in (0.0, 1.0):
+        return math.inf if t else -math.inf
+    return math.log(t) - math.log1p(-t)
+
+
+def _truncated_normal(u: Tensor, low: float, high: float, mean: float, std: float) -> Tensor:
+    """Quantiles of N(mean, std^2) restricted to [low, high]."""
+    first, last = (low - mean) / std, (high - mean) / std
+    side = -1 if first > 0 else 1  # in the upper tail only the mirror image has digits left
+    below, above = (math.erfc(-side * end / math.sqrt(2)) / 2 for end in (first, last))
+    return mean + std * (side * _normal_quantile(below + u * (above - below))).clamp(first, last)

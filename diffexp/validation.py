@@ -39,25 +39,20 @@ class HeldOut:
     ) -> None:
         self.objective, self.schedule, self.batch_size = objective, schedule, batch_size
         self.x0 = data.heldout(count)
-        draws = Draws(_SEED, self.x0.device)
-        self.eps, self.xi = (draws.normal(self.x0.shape, 0, purpose) for purpose in ("eps", "xi"))
-        u = (draws.choose(count, count, 0, "strata") + draws.uniform(count, 0, "times")) / count
+        draws, device = Draws(_SEED), self.x0.device  # drawn on the CPU, so that every device measures the same
+        self.eps, self.xi = (draws.normal(self.x0.shape, 0, purpose).to(device) for purpose in ("eps", "xi"))
+        u = ((draws.choose(count, count, 0, "strata") + draws.uniform(count, 0, "times")) / count).to(device)
         self.t = Uniform(times.t_min, times.t_max)(schedule, u)
-
-    def zero_loss(self) -> float:
-        """The run's loss if its network always answered zero."""
-        zero = torch.zeros_like(self.x0)
-        loss = self.objective.of_answer(zero, self.schedule, self.x0, self.t, self.eps, self.xi)
-        return loss.double().mean().item()
-
-    def label_noise(self) -> float:
-        """The part of the run's loss that is xi: no network can go below it."""
-        c = self.objective.target.coefficients(self.schedule, self.t).c
-        return (self.objective.scale(self.schedule, self.t) * c.square()).mean().item()
+        zero = objective.of_answer(torch.zeros_like(self.x0), schedule, self.x0, self.t, self.eps, self.xi)
+        self.zero_loss = zero.double().mean().item()
 
     @torch.no_grad()
     def measure(self, denoiser: Denoiser) -> dict[str, float]:
-        """`val/loss`, `val/zero_loss`, `val/belief_{eps,x0,v,score}` and each belief per band of log-SNR."""
+        """`val/loss`, `val/zero_loss`, `val/belief_{eps,x0,v,score}` and each belief per band of log-SNR.
+
+        All are means over uniform t; under another density of training times val/loss is therefore not what
+        training minimises, and `val/zero_loss` is what answering zero costs in it.
+        """
         x_t = self.schedule.noised(self.t, self.x0, self.eps)
         parts = zip(torch.split(x_t, self.batch_size), torch.split(self.t, self.batch_size), strict=True)
         answer = torch.cat([denoiser.predict(x, t) for x, t in parts])
@@ -68,7 +63,7 @@ class HeldOut:
         alpha, sigma = self.schedule.alpha(self.t), self.schedule.sigma(self.t)
         factors = {"eps": alpha, "x0": sigma, "v": alpha.square() + sigma.square(), "score": alpha / sigma}
         log_snr = self.schedule.log_snr(self.t).flatten().cpu()
-        found = {"val/loss": loss.double().mean().item(), "val/zero_loss": self.zero_loss()}
+        found = {"val/loss": loss.double().mean().item(), "val/zero_loss": self.zero_loss}
         for unit, factor in factors.items():
             belief = (factor.square() * squared).flatten().cpu()
             found[f"val/belief_{unit}"] = belief.mean().item()

@@ -4,9 +4,9 @@ import io
 import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from PIL import Image
 
@@ -53,9 +53,13 @@ def write_run(
     images: bool = True,
     status: str = "done",
     progress: float = 1.0,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
     **changes: object,
 ) -> RunDirectory:
-    """One run; `progress` is the part of it that has been trained, `changes` are entries of run.json."""
+    """One run; `progress` is the part of it that has been trained, `changes` are entries of run.json.
+
+    `settings` are added to the configuration, section by section.
+    """
     draw = random.Random(f"{seed} {target} {rate} {space}")
     shared = random.Random(seed).gauss(0, 0.004)  # what the seed does to every target alike
     config = {
@@ -72,6 +76,8 @@ def write_run(
         "seed": seed,
         "logger": "wandb",
     }
+    for section, entries in (settings or {}).items():
+        config[section] = {**cast(dict[str, Any], config.get(section, {})), **entries}
     directory = RunDirectory(root, study, (target, space, "linear_beta", "digits"), config_hash(config), seed)
     level, raw = LEVEL.get(target, (0.15, 0.1))
     level *= 1 + 0.3 * abs(math.log10(rate / 2e-4))

@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+from small_conf import write
 
+from diffexp.apps import report
 from diffexp.apps.main import COMMANDS, main
 
 SCRIPT = """
@@ -62,6 +64,63 @@ def test_after_a_command_groups_choices_keys_and_flags_are_completed(environment
     assert choice == ["epsilon"]
     assert second == ["v,scaled_noise"]
     assert flag == ["--multirun"]
+
+
+def test_settings_of_the_commands_that_take_up_a_run_are_completed(environment: dict[str, str]) -> None:
+    sample, evaluate, sampler = completed(environment, "diffexp sample ", "diffexp evaluate ", "diffexp sample sampl")
+    assert {"run=", "count=", "out=", "sampler=", "trainer."} <= set(sample)
+    assert {"run=", "out=", "cache=", "sampler=", "metric=", "trainer."} <= set(evaluate)
+    assert not {"target=", "experiment=", "logger=", "hydra."} & {*sample, *evaluate}
+    assert set(sampler) == {"sampler.", "sampler=", "sampling."}
+
+
+def test_a_run_is_completed_as_a_path_and_then_its_own_settings(environment: dict[str, str], tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "s" / "v-native" / "seed=0"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("sampler: {_target_: diffexp.samplers.Ddim, steps: 7}\nsampling: {clip: true}\n")
+    up = f"diffexp sample run={tmp_path}"
+    study, seed, setting, value = completed(
+        environment, f"{up}/runs/", f"{up}/runs/s/v-native/se", f"{up}/runs/s/v-native/seed=0 sampler.st",
+        f"{up}/runs/s/v-native/seed=0/ out=a.png sampler.steps=",
+    )  # fmt: skip
+    assert study == [f"{tmp_path}/runs/s/"]
+    assert seed == [f"{tmp_path}/runs/s/v-native/seed=0/"]  # readline's last break is that of run=
+    assert setting == ["sampler.steps="]
+    assert value == ["7"]
+
+
+def test_choices_of_ones_own_folder_are_completed(environment: dict[str, str], tmp_path: Path) -> None:
+    """README: diffexp train -m --config-dir=myconf target=image_minus_noise,epsilon,v seed=0,1,2 study=mine"""
+    write(tmp_path / "myconf", {"target/image_minus_noise.yaml": "_target_: mine.ImageMinusNoise"})
+    found = completed(
+        environment, f"diffexp train -m --config-dir={tmp_path}/myconf target=im",
+        f"diffexp train --config-dir {tmp_path}/myconf seed=0,1 target=v,im",
+    )  # fmt: skip
+    assert found == [["image_minus_noise"], ["v,image_minus_noise"]]
+
+
+def test_loss_spaces_are_the_targets_and_native(environment: dict[str, str]) -> None:
+    every, native, v = completed(
+        environment, *(f"diffexp train objective.space={begun}" for begun in ("", "na", "sco"))
+    )
+    assert {"native", "epsilon", "x0", "v"} <= set(every)
+    assert (native, v) == (["native"], ["score"])
+
+
+def test_report_completes_studies_and_its_flags(
+    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for study in ("runs/quick", "runs/mine", "other/third"):
+        (tmp_path / study).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    studies, begun, root, flags, formats = completed(
+        environment, "diffexp report ", "diffexp report qu", "diffexp report --root other ", "diffexp report --",
+        "diffexp report quick --format h",
+    )  # fmt: skip
+    assert (sorted(studies), begun, root, formats) == (["mine", "quick"], ["quick"], ["third"], ["html"])
+    with pytest.raises(SystemExit):
+        report.main(["--help"])
+    assert set(flags) == set(re.findall(r"--[a-z]+", capsys.readouterr().out.partition("options:")[2])) - {"--format "}
 
 
 def test_the_tab_key_completes_a_choice(environment: dict[str, str]) -> None:

@@ -14,7 +14,7 @@ LAYERS = [
     {"pictures"},
     {"metrics", "targets"},
     {"denoiser"},
-    {"objective", "samplers"},
+    {"objective", "samplers", "oracle", "bayes", "likelihood", "flow_likelihood"},
     {"sampling", "validation"},
     {"module"},
     {"runs"},

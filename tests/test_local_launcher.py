@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from small_conf import write
 
-from hydra_plugins.diffexp_local_launcher._narrator import duration
+from hydra_plugins.diffexp_local_launcher._narrator import Narrator, duration
 
 APP = """
 import json
@@ -47,6 +47,11 @@ def main(cfg):
     seen |= {key: os.environ.get(key) for key in ("OMP_NUM_THREADS", "MARK")} | {"argv": sys.argv[1:]}
     Path(f"ran/{job.job.num}.json").write_text(json.dumps(seen))
     print(f"number {cfg.number} is fine")
+
+
+def finished(cfg):
+    number = HydraConfig.get().job.num
+    return f"number {cfg.number} is there" if Path(f"ran/{number}.json").exists() else None
 
 
 if __name__ == "__main__":
@@ -147,6 +152,40 @@ def test_a_jobs_log_opens_with_a_command_that_repeats_it(folder: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": before["OMP_NUM_THREADS"]}
     subprocess.run(shlex.split(log[0].removeprefix("$ ")), cwd=folder, env=environment, check=True)
     assert seen(folder) == [before]
+
+
+def test_jobs_that_the_application_calls_finished_are_not_started(folder: Path) -> None:
+    line = ("number=7,8,9", "+hydra.launcher.skip=pkg.app.finished", "hydra.launcher.jobs=1")
+    module = ("-m", "pkg.app")
+    assert launched(folder, *line, program=module).returncode == 0
+    (folder / "ran" / "1.json").unlink()
+    done = launched(folder, *line, program=module)
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^#(\d) (skipped|started|done)", done.stdout, re.M) == [
+        ("0", "skipped"), ("2", "skipped"), ("1", "started"), ("1", "done")
+    ]  # fmt: skip
+    assert "#0 skipped: number=7\n    number 7 is there" in done.stdout
+    assert "(1 of 1)" in done.stdout
+    done = launched(folder, *line, program=module)
+    assert done.returncode == 0, done.stderr
+    assert "started" not in done.stdout
+    assert done.stdout.count("skipped") == 3
+
+
+def test_no_end_is_foretold_while_a_job_outlasts_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The mean of those that ended says nothing about a job that has run for longer."""
+    logs = [tmp_path / f"{number}.log" for number in range(3)]
+    for log in logs:
+        log.touch()
+    narrator = Narrator(logs, [0, 1, 2], ["a", "b", "c"], at_a_time=2)
+    narrator.started(0)
+    narrator.started(1)
+    narrator.ended(0, 0, 60.0)
+    assert "(1 of 3, about 1 min 0 s left)" in capsys.readouterr().out  # b and then c, or side by side
+    narrator.started(2)
+    narrator.running = dict.fromkeys(narrator.running, 0.0)  # since long ago
+    narrator.ended(1, 0, 60.0)
+    assert "(2 of 3, 1 still running)" in capsys.readouterr().out
 
 
 def test_times_are_told_in_the_units_that_matter() -> None:

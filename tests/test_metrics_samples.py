@@ -10,7 +10,7 @@ from torch import Tensor
 from diffexp.data import ImageData
 from diffexp.data.digits import Digits
 from diffexp.data.pixels import to_float
-from diffexp.metrics.classifier import TrainedClassifier
+from diffexp.metrics.classifier import ClassifierFeatures, TrainedClassifier
 from diffexp.metrics.inception import InceptionFeatures
 from diffexp.metrics.samples import Generate, NoMetric, PreparedSampleMetric, SampleMetric
 
@@ -43,7 +43,18 @@ def test_held_out_images_shown_as_samples_score_the_floor(digits: ImageData, cac
     values = metric(shows(to_float(digits.reference("heldout"))))
     assert values["fd/classifier_359"] == pytest.approx(values["fd/classifier_359/floor"], rel=1e-6)
     assert values["kid/classifier_359"] == pytest.approx(values["kid/classifier_359/floor"], rel=1e-6)
-    assert values.keys() == {f"{d}/classifier_359{f}" for d in ("fd", "kid") for f in ("", "/floor")}
+    assert values.keys() == {f"{d}/classifier_359{f}" for d in ("fd", "kid") for f in ("", "/floor")} | {
+        "fd/classifier_359/accuracy",
+        "fd/classifier_359/chance",
+    }
+
+
+def test_a_classifiers_accuracy_is_told_beside_its_distances(digits: ImageData, cache: str) -> None:
+    metric = prepared(digits, cache, 150)
+    values = metric(shows(to_float(digits.reference("heldout"))))
+    assert isinstance(metric.features, ClassifierFeatures)
+    assert values["fd/classifier_150/accuracy"] == metric.features.heldout_accuracy
+    assert values["fd/classifier_150/chance"] == 0.1
 
 
 def test_worse_samples_score_worse(digits: ImageData, cache: str) -> None:

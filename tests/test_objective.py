@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from diffexp.denoiser import Denoiser
-from diffexp.objective import Objective, effective_weight
+from diffexp.objective import Objective, effective_weight, without_learning
 from diffexp.schedule import Chain, LinearBeta, Rectified, Schedule
 from diffexp.targets import X0, Edm, Epsilon, ScaledNoise, Score, StepNoise, Target, UnitStepNoise, V
-from diffexp.times import LogitNormal, LogNormal, Uniform
+from diffexp.times import LogitNormal, LogNormal, Times, Uniform
 from diffexp.weighting import Edm as EdmWeight
 from diffexp.weighting import MinSnr, Snr, SnrPlusOne, TruncatedSnr, Vlb
 
@@ -266,3 +266,18 @@ def test_the_effective_weight_of_a_headline_target_is_its_gain(name: str) -> Non
     variance = schedule.sigma(per_image(torch.arange(1, 1001) / 1000)).square()
     wanted = 1 / (1 + np.exp(log_snr)) / variance.mean().item()
     assert np.array(weight) == pytest.approx(wanted, rel=0.14)
+
+
+@every_target_and_schedule
+@pytest.mark.parametrize("times", [Uniform(), LogitNormal(), LogNormal()], ids=repr)
+def test_the_expected_loss_of_silence_is_what_training_would_see(
+    schedule: Schedule, target: Target, times: Times
+) -> None:
+    objective = Objective(target)
+    zero, noise = without_learning(objective, schedule, times, second_moment=0.25)
+    t = times(schedule, (torch.arange(20_000) + torch.rand(20_000)) / 20_000)
+    x0 = torch.randn(20_000, 2, 3, 3) / 2
+    eps, xi = torch.randn_like(x0), torch.randn_like(x0)
+    seen = objective.of_answer(torch.zeros_like(x0), schedule, x0, t, eps, xi).flatten()
+    assert zero == pytest.approx(seen.mean().item(), abs=5 * seen.std().item() / 20_000**0.5, rel=1e-3)
+    assert (noise > 0) == (target in [TARGETS[name] for name in WITH_NEWS])

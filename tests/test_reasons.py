@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from synthetic import BANDS, change_record, write_run
 
-from diffexp.report.reasons import reasons
+from diffexp.report.reasons import reasons, where_totals_lie
 from diffexp.report.summary import summarise
 
 CENTRES = [low + 1.0 for low in BANDS]
@@ -50,6 +50,21 @@ def test_an_excess_is_located_in_its_bands(tmp_path: Path) -> None:
     said = told(tmp_path, "x0", final=bands(0.1, **{"6_8": 0.9, "8_10": 0.8, "m2_0": 0.05}))
     assert "Its eps-error is larger than that of epsilon" in said
     assert "97 % of the difference arises at log-SNR 6 to 10" in said
+
+
+def test_a_total_is_located_where_its_unit_counts(tmp_path: Path) -> None:
+    final = bands(0.1)
+    final |= {f"val/belief_x0/lam_{low}_{low + 2}": 2.0 ** -(low + 20) for low in BANDS}  # a quarter of it a band
+    told(tmp_path, "x0")
+    (base,) = (tmp_path / "s").glob("epsilon-*/seed=0")
+    change_record(base / "run.json", final=final)
+    eps, x0 = where_totals_lie(summarise(tmp_path / "s"))
+    assert eps.startswith("eps-error (all noise levels count alike): 75 % of epsilon's total lies at")
+    assert eps.endswith("where 75 % of the times are.")
+    assert x0 == (
+        "x0-error (e^-lam multiplies the eps-error): 75 % of epsilon's total lies at log-SNR below -18, where 5 % of "
+        "the times are."
+    )
 
 
 @pytest.mark.parametrize("broken", ["text", {"log_snr": "a"}, {"log_snr": [1], "weight": [None], "times": [1]}, None])

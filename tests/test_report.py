@@ -19,14 +19,19 @@ from synthetic import change_record, write_run, write_study
 from diffexp.apps.report import main
 from diffexp.report import figures as drawings
 from diffexp.report.curves import read_curves
+from diffexp.report.facts import facts
+from diffexp.report.failures import cautions, failures
 from diffexp.report.look import look
 from diffexp.report.metrics import Metric, comparable_metrics
 from diffexp.report.page import write_page
+from diffexp.report.standing import sections, standings
 from diffexp.report.statistics import holm, mean_over_seeds, paired_difference
 from diffexp.report.summary import Summary, summarise
 from diffexp.report.tables import to_csv, to_json, to_markdown
 from diffexp.report.terminal import as_text, print_summary
-from diffexp.report.verdict import bounds, cautions, failures, headline, question, winners
+from diffexp.report.training import trained
+from diffexp.report.verdict import headline, question
+from diffexp.report.words import bounds, listed, share
 from diffexp.runs import RunDirectory
 
 # --- statistics ------------------------------------------------------------------------------------------
@@ -93,6 +98,12 @@ def test_bounds_have_two_digits_of_their_half_width() -> None:
     found = mean_over_seeds([0.10, 0.11, 0.12])
     assert found is not None
     assert bounds(found) == "[0.085, 0.135]"
+
+
+def test_parts_and_lists_are_told_in_short() -> None:
+    assert [share(part) for part in (1e-6, 0.0089, 0.034, 0.6, 0.998, 7.43)] == [
+        "less than 0.01 %", "0.89 %", "3.4 %", "60 %", "100 %", "a factor of 8.43"]  # fmt: skip
+    assert listed(["a", "b", "c", "d"], most=2) == "a, b and 2 more"
 
 
 # --- rows and summaries ----------------------------------------------------------------------------------
@@ -245,7 +256,9 @@ def test_after_a_rate_sweep_each_target_is_also_shown_at_its_best_rate(tmp_path:
     difference = best.cell(best.rows[1], "val/belief_eps").difference
     assert difference is not None
     assert difference.mean == pytest.approx(-0.02)
-    _, chosen = as_text(summary).split("chosen by val/belief_eps on these same runs")
+    _, chosen = as_text(summary).split("Each at its best learning rate")
+    assert "by mean val/belief_eps, chosen on these same runs" in " ".join(chosen.split())
+    assert "Another metric may choose other rates and so another order" in " ".join(chosen.split())
     assert [line.split()[:2] for line in chosen.splitlines() if line.startswith((" epsilon", " v"))] == [
         ["epsilon", "0.0001"],
         ["v", "0.001"],
@@ -260,6 +273,168 @@ def test_the_rate_can_be_chosen_by_another_metric(tmp_path: Path) -> None:
         summarise(tmp_path / "s", chosen_by="fd/other")
 
 
+# --- what may be compared --------------------------------------------------------------------------------
+
+
+def mixed(root: Path, **changes: object) -> Path:
+    """x0 leads on one schedule and epsilon on the other, where errors are ten times as large; t_max goes with it."""
+    for schedule, t_max, scale in (("linear_beta", None, 1.0), ("rectified", 0.999, 10.0)):
+        settings = {"schedule": {"_target_": schedule}, "times": {"t_max": t_max}}
+        for target, error in (("epsilon", 0.1 * scale), ("x0", 0.2 / scale)):
+            run = write_run(root, "s", target, 0, lines=2, validations=1, settings=settings, schedule=schedule,
+                            t_max=t_max or 1.0, **changes)  # fmt: skip
+            distance = scale + (target == "x0")
+            change_record(run.record_file, final={"val/belief_eps": error, "fd/classifier_1k": distance})
+    return root / "s"
+
+
+def test_belief_errors_are_ranked_within_a_schedule_and_samples_across(tmp_path: Path) -> None:
+    summary = summarise(mixed(tmp_path))
+    assert list(summary.groups) == [
+        "schedule linear_beta, t_max 1.0",
+        "schedule rectified, t_max 0.999",
+    ]
+    parts = {name: standings(part) for name, part in sections(summary)}
+    assert {name: [(s.metric.key, s.best.phrase, len(s.behind)) for s in found] for name, found in parts.items()} == {
+        "schedule linear_beta, t_max 1.0": [("val/belief_eps", "epsilon", 1)],
+        "schedule rectified, t_max 0.999": [("val/belief_eps", "x0", 1)],
+        "samples of all rows": [("fd/classifier_1k", "epsilon (schedule linear_beta)", 3)],
+    }
+    assert "Belief errors are compared only where" in headline(summary)[0]
+    assert "Varies with schedule and is not named apart from it: times.t_max." in " ".join(facts(summary))
+    page = Page(write_page(summary, tmp_path)).text
+    assert "samples of all rows" in page
+    assert "Bold: best of its column and group" in page
+
+
+def test_no_difference_is_taken_between_belief_errors_of_two_schedules(tmp_path: Path) -> None:
+    summary = summarise(mixed(tmp_path), baseline="schedule=linear_beta")
+    other = next(row for row in summary.rows if row.choices["schedule"] == "rectified")
+    assert summary.baselines[other.name].choices["schedule"] == "linear_beta"
+    assert summary.cell(other, "val/belief_eps").difference is None
+    assert summary.cell(other, "fd/classifier_1k").difference is not None, "the images are the same"
+
+
+def test_on_two_data_sets_nothing_is_ranked_across(tmp_path: Path) -> None:
+    for data in ("digits", "mnist"):
+        for target in ("epsilon", "x0"):
+            write_run(tmp_path, "s", target, 0, data=data, lines=2, validations=1, settings={"data": {"name": data}})
+    summary = summarise(tmp_path / "s", baseline="data=digits")
+    assert [name for name, _ in sections(summary)] == ["data digits", "data mnist"]
+    assert not summary.compares
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes"),
+    [
+        ({"optimizer": {"lr": 1e-3}}, {}),
+        ({"objective": {"space": "x0"}}, {"space": "x0"}),
+        ({"times": {"_target_": "LogitNormal"}}, {"times": "logit_normal"}),
+        ({"network": {"width": 64}}, {"network": "small"}),
+        ({"data": {"flip": True}}, {}),
+    ],
+)
+def test_what_the_held_out_draws_do_not_feel_is_comparable(
+    tmp_path: Path, settings: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    write_run(tmp_path, "s", "epsilon", 0, lines=2, validations=1)
+    write_run(tmp_path, "s", "epsilon", 0, lines=2, validations=1, settings=settings, **changes)
+    summary = summarise(tmp_path / "s")
+    assert len(summary.rows) == 2
+    assert list(summary.groups) == [""]
+
+
+def test_a_study_of_schedules_says_why_it_has_no_verdict_on_beliefs(tmp_path: Path) -> None:
+    for schedule in ("linear_beta", "cosine"):
+        run = write_run(tmp_path, "s", "v", 0, lines=2, validations=1, schedule=schedule,
+                        settings={"schedule": {"_target_": schedule}})  # fmt: skip
+        change_record(run.record_file, final={"val/belief_eps": 0.1})
+    told = " ".join(headline(summarise(tmp_path / "s")))
+    assert "a ranking for each of schedule cosine and schedule linear_beta" in told
+    assert "Within no group have two rows finished" in told
+
+
+def test_a_setting_that_repeats_another_is_named_once(tmp_path: Path) -> None:
+    for clip in (True, False):
+        settings = {"sampling": {"clip": clip, "t_start": 1.0 if clip else 0.9},
+                    "sampler": {"clip": clip, "t_start": 1.0 if clip else 0.9}}  # fmt: skip
+        write_run(tmp_path, "s", "x0", 0, lines=2, validations=1, settings=settings)
+    summary = summarise(tmp_path / "s")
+    assert summary.keys == ("sampling.clip", "sampling.t_start")
+    assert {row.label for row in summary.rows} == {"clip True, t_start 1", "clip False, t_start 0.9"}
+
+
+def test_a_setting_that_goes_with_the_target_stays_in_sight(tmp_path: Path) -> None:
+    for target, clip in (("epsilon", 1.0), ("x0", 5.0)):
+        settings = {"trainer": {"gradient_clip_val": clip}}
+        write_run(tmp_path, "s", target, 0, rate=clip / 1000, lines=2, validations=1, settings=settings)
+    assert summarise(tmp_path / "s").keys == ("target", "optimizer.lr", "trainer.gradient_clip_val")
+
+
+# --- the end of training ---------------------------------------------------------------------------------
+
+
+def trains(root: Path, target: str, errors: dict[int, float]) -> None:
+    run = write_run(root, "s", target, 0, lines=0, validations=0)
+    with run.metrics_file.open("a") as file:
+        for seen, error in errors.items():
+            file.write(json.dumps({"images_seen": seen, "val/belief_eps": error, "val/belief_x0": 1300 * error}) + "\n")
+    change_record(run.record_file, final={"val/belief_eps": list(errors.values())[-1]})
+
+
+def test_the_fall_over_the_last_tenth_is_that_of_the_curve(tmp_path: Path) -> None:
+    trains(tmp_path, "x0", {0: 1.0, 800: 0.4, 1000: 0.324})  # 0.4 * 0.9 ** 2: a tenth lower in each tenth
+    trains(tmp_path, "v", {0: 1.0, 800: 0.4, 1000: 0.39})
+    summary = summarise(tmp_path / "s")
+    falls = {row.label: trained(row).fall for row in summary.rows}
+    assert falls == {"x0": pytest.approx(0.1), "v": pytest.approx(1 - (0.39 / 0.4) ** 0.5)}
+    told = " ".join(failures(summary))
+    assert "Still falling when training ended" in told
+    assert "x0 (10 %). The order may change with longer training" in told
+
+
+def test_the_cost_of_answering_zero_is_read_off_an_untrained_epsilon_network_alone(tmp_path: Path) -> None:
+    trains(tmp_path, "epsilon", {0: 1.0002, 1000: 0.2})
+    trains(tmp_path, "v", {0: 1.0, 1000: 0.2})
+    summary = summarise(tmp_path / "s")
+    known = {row.label: dict(summary.training[row.name].zero) for row in summary.rows}
+    assert known == {"epsilon": {"val/belief_eps": 1.0002, "val/belief_x0": pytest.approx(1300.26)}, "v": {}}
+    assert "what that answer costs" in write_page(summary, tmp_path)
+    trains(tmp_path / "late", "epsilon", {200: 1.0, 1000: 0.2})
+    assert [dict(known.zero) for known in summarise(tmp_path / "late" / "s").training.values()] == [{}]
+
+
+# --- facts -----------------------------------------------------------------------------------------------
+
+
+def test_what_must_be_known_first_is_told_first(tmp_path: Path) -> None:
+    for target in ("epsilon", "x0"):
+        run = write_run(tmp_path, "s", target, 0, lines=2, validations=1, settings={"training": {"ema_decay": 0.99}})
+        with_final(run, fd__classifier_1k__accuracy=0.31, fd__classifier_1k__chance=0.1)
+    summary = summarise(tmp_path / "s")
+    for text in (" ".join(as_text(summary).split()), to_markdown(summary), Page(write_page(summary, tmp_path)).text):
+        for words in (
+            "One learning rate, 0.0002, for all targets: another may change the order",
+            "Trained on 64,000 images each.",
+            "uses the averaged weights (EMA, decay 0.99); samples by ddim, 50 steps.",
+            "names 31 % of the held-out images rightly",
+            "only 31 % of the held-out images rightly (10 % by guessing)",
+        ):
+            assert words in text
+
+
+def test_a_good_classifier_is_no_matter_for_a_warning(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "s", "x0", 0, lines=2, validations=1)
+    with_final(run, fd__classifier_1k__accuracy=0.9, fd__classifier_1k__chance=0.1)
+    assert "guessing" not in " ".join(cautions(summarise(tmp_path / "s")))
+
+
+def test_a_swept_rate_is_not_called_one_rate(tmp_path: Path) -> None:
+    told = " ".join(facts(summarise(rates(tmp_path))))
+    assert "Learning rates: 0.0001 and 0.001." in told
+    assert "One learning rate" not in told
+
+
 # --- words -----------------------------------------------------------------------------------------------
 
 
@@ -270,33 +445,91 @@ def two_targets(root: Path, values: dict[str, list[float]], metric: str = "val/b
     return summarise(root / "s")
 
 
-def test_a_lead_that_seeds_support_is_called_one(tmp_path: Path) -> None:
+def said(summary: Summary) -> str:
+    return " ".join(headline(summary))
+
+
+def test_a_lead_that_seeds_support_is_called_clear(tmp_path: Path) -> None:
     summary = two_targets(tmp_path, {"epsilon": [0.30, 0.40, 0.50], "v": [0.28, 0.381, 0.479]})
-    assert "v has the lowest belief error in eps units" in headline(summary)
-    assert "holds at the 95 % level" in headline(summary)
+    assert "Belief error in eps units: v is best; epsilon is clearly worse by 5.3 %." in said(summary)
 
 
-def test_a_lead_within_the_scatter_is_called_a_tie(tmp_path: Path) -> None:
+def test_a_lead_within_the_scatter_is_none(tmp_path: Path) -> None:
     summary = two_targets(tmp_path, {"epsilon": [0.30, 0.40, 0.50], "v": [0.20, 0.45, 0.49]})
-    assert "call them ties" in headline(summary)
+    assert "Belief error in eps units: v and epsilon cannot be told apart." in said(summary)
+
+
+def test_rows_on_the_level_of_the_best_do_not_hide_those_clearly_behind(tmp_path: Path) -> None:
+    values = {"epsilon": [0.30, 0.31, 0.32], "v": [0.20, 0.21, 0.22], "x0": [0.202, 0.209, 0.222],
+              "score": [0.40, 0.41, 0.42]}  # fmt: skip
+    (standing,) = standings(summary := two_targets(tmp_path, values))
+    assert [[row.label for row in rows] for rows in (standing.leaders, standing.behind)] == [
+        ["v", "x0"],
+        ["epsilon", "score"],
+    ]
+    assert "v and x0 are equal within 1 %; epsilon and score are clearly worse by 48 % or more." in said(summary)
+
+
+def test_what_is_clearly_worse_is_decided_after_holms_correction(tmp_path: Path) -> None:
+    later = [0.22, 0.225, 0.215]  # t = 4 sqrt(3) on 2 degrees of freedom: p = 0.02, of three rows too much
+    (alone,) = standings(two_targets(tmp_path / "one", {"v": [0.20] * 3, "x0": later}))
+    assert [row.label for row in alone.behind] == ["x0"]
+    noisy = {"epsilon": [0.2, 0.5, 0.3], "score": [0.6, 0.2, 0.5]}
+    (among_three,) = standings(two_targets(tmp_path / "three", {"v": [0.20] * 3, "x0": later, **noisy}))
+    assert among_three.differences[alone.behind[0].name] == alone.differences[alone.behind[0].name]
+    assert among_three.behind == ()
+
+
+def test_a_certain_lead_of_less_than_one_per_cent_is_called_equal(tmp_path: Path) -> None:
+    summary = two_targets(tmp_path, {"epsilon": [0.3015, 0.4015, 0.5015], "v": [0.30, 0.40, 0.50]})
+    (standing,) = standings(summary)
+    difference = standing.differences[standing.level[0].name]
+    assert difference is not None
+    assert difference.excludes_zero
+    assert "v and epsilon are equal within 1 %." in said(summary)
+
+
+def test_with_one_seed_leads_below_five_per_cent_are_called_equal(tmp_path: Path) -> None:
+    summary = two_targets(tmp_path, {"epsilon": [0.30], "v": [0.31], "x0": [0.33]})
+    assert "epsilon and v are equal within 5 %; x0 is worse by 10 %." in said(summary)
+    closer = two_targets(tmp_path / "closer", {"epsilon": [0.30], "v": [0.301]})
+    assert "epsilon and v are equal within 1 %." in said(closer)
+
+
+def test_a_target_whose_rows_are_all_behind_is_named_once(tmp_path: Path) -> None:
+    for target, space, error in (("v", "native", 0.2), ("v", "x0", 0.2), ("epsilon", "native", 0.4),
+                                 ("epsilon", "x0", 0.5)):  # fmt: skip
+        with_final(write_run(tmp_path, "s", target, 0, space, lines=2, validations=1), val__belief_eps=error)
+    assert "both v rows are equal within 1 %" in said(summarise(tmp_path / "s"))
+    assert "both epsilon rows are worse by" in said(summarise(tmp_path / "s"))
 
 
 def test_one_seed_is_plainly_said_to_give_no_confidence_interval(tmp_path: Path) -> None:
     summary = two_targets(tmp_path, {"epsilon": [0.3], "v": [0.2]})
-    assert "One seed gives no confidence interval" in headline(summary)
+    assert "One seed gives no confidence interval" in said(summary)
     assert "n = 1" in as_text(summary)
-    assert "(n = 1)" in to_markdown(summary)
-    assert "one seed gives no confidence interval" in write_page(summary, summary.path).lower()
+    assert "one finished seed per row: no confidence interval" in write_page(summary, summary.path).lower()
+
+
+def test_the_number_of_seeds_is_repeated_only_where_it_is_another(tmp_path: Path) -> None:
+    summary = two_targets(tmp_path, {"epsilon": [0.3, 0.4], "v": [0.2, 0.3]})
+    assert "(n = " not in to_markdown(summary)
+    change_record(tmp_path / "s" / summary.rows[1].name / "seed=1" / "run.json", final={})
+    page = write_page(summarise(tmp_path / "s"), tmp_path)
+    assert "(n = 1)" in to_markdown(summarise(tmp_path / "s"))
+    assert page.count(">n = 1<") == 1
 
 
 def test_for_precision_more_is_better(tmp_path: Path) -> None:
     summary = two_targets(tmp_path, {"epsilon": [0.3, 0.31], "v": [0.2, 0.21]}, "precision/classifier_1k")
-    assert winners(summary)[0].best.label == "epsilon"
+    (standing,) = standings(summary)
+    assert standing.best.label == "epsilon"
+    assert standing.gap(standing.behind[0]) == pytest.approx(0.1 / 0.305)
 
 
 def test_a_row_with_fewer_seeds_does_not_win_by_luck(tmp_path: Path) -> None:
     summary = two_targets(tmp_path, {"epsilon": [0.3, 0.4], "v": [0.31, 0.41], "x0": [0.1]})
-    assert winners(summary)[0].best.label == "epsilon"
+    assert standings(summary)[0].best.label == "epsilon"
     assert "Not ranked, for having fewer finished seeds than the others: x0 (1 seed)" in write_page(summary, tmp_path)
 
 
@@ -304,7 +537,9 @@ def test_a_study_without_a_finished_run_has_no_verdict_but_a_report(tmp_path: Pa
     write_run(tmp_path, "s", "x0", 0, status="running", progress=0.5)
     (tmp_path / "s" / "v-native-00000000" / "seed=0").mkdir(parents=True)
     summary = summarise(tmp_path / "s")
-    assert headline(summary) == "No run is done yet, so there is no verdict."
+    assert headline(summary) == ["No run is done yet, so there is no verdict."]
+    assert "n = 1" not in as_text(summary)
+    assert "One seed" not in as_text(summary)
     assert "1 running, 1 starting" in as_text(summary)
     assert "so far" in write_page(summary, tmp_path)
     assert json.loads(to_json(summary))["summary"][0]["n"] == 0
@@ -312,7 +547,7 @@ def test_a_study_without_a_finished_run_has_no_verdict_but_a_report(tmp_path: Pa
 
 def test_one_row_alone_is_not_compared_with_itself(tmp_path: Path) -> None:
     summary = two_targets(tmp_path, {"v": [0.3, 0.2]})
-    assert headline(summary) == "Only one row has finished runs: there is nothing to compare it with yet."
+    assert headline(summary) == ["Only one row has finished runs: there is nothing to compare it with yet."]
     for text in (as_text(summary), to_markdown(summary), Page(write_page(summary, tmp_path)).text):
         assert "difference to" not in text
         assert "baseline" not in text
@@ -327,18 +562,18 @@ def test_what_went_wrong_is_said_in_words(tmp_path: Path) -> None:
     change_record(silent.record_file, updated="2026-01-01T00:00:00+00:00")
     blank = write_run(tmp_path, "s", "flow", 0)
     with_final(blank, fd__classifier_1k=None)
-    said = "\n".join(failures(summarise(tmp_path / "s"), now=datetime(2026, 1, 1, 5, tzinfo=UTC)))
+    words_said = "\n".join(failures(summarise(tmp_path / "s"), now=datetime(2026, 1, 1, 5, tzinfo=UTC)))
     for words in (
         "score failed as a sampler: FD classifier 1k is",
         "v diverged in 1 of 2 runs",
         "v failed in 1 of 2 runs: RuntimeError: out of memory",
         "x0 learned nothing",
-        "x0 failed as a belief: its error in eps is 1.7",
+        "No better as a belief, in eps units, than answering eps = 0, which costs about 1: x0: 1.7",
         "edm, seed 0 says it is running, but has written nothing for 5 hours",
         "flow has no FD classifier 1k though it is done",
     ):
-        assert words in said
-    assert "epsilon" not in said
+        assert words in words_said
+    assert "epsilon" not in words_said
 
 
 def test_runs_of_different_length_are_not_silently_averaged(tmp_path: Path) -> None:
@@ -347,18 +582,40 @@ def test_runs_of_different_length_are_not_silently_averaged(tmp_path: Path) -> N
     assert "different numbers of images (64,000 and 128,000)" in " ".join(failures(summarise(tmp_path / "s")))
 
 
+def test_a_failed_sampler_is_told_with_the_line_and_with_what_the_floor_is_worth(tmp_path: Path) -> None:
+    for target, distance in (("epsilon", 8.0), ("score", 48.0)):
+        run = write_run(tmp_path, "s", target, 0, lines=2, validations=1)
+        with_final(run, fd__classifier_1k=distance, fd__classifier_1k__floor=2.0)
+    told = " ".join(failures(summarise(tmp_path / "s")))
+    assert "48, 6 times the best row's 8 and 24 times the floor. The line for this warning is 5 times" in told
+    with_final(run, fd__classifier_1k=48.0, fd__classifier_1k__floor=2.0, fd__classifier_1k__floor_count=359.0)
+    assert "24 times the floor, which is itself too high" in " ".join(failures(summarise(tmp_path / "s")))
+
+
+def test_rows_that_know_nothing_share_one_sentence(tmp_path: Path) -> None:
+    for target, error in (("epsilon", 0.5), ("score", 1.5), ("x0", 1.7)):
+        with_final(write_run(tmp_path, "s", target, 0, lines=2, validations=1), val__belief_eps=error)
+    told = [sentence for sentence in failures(summarise(tmp_path / "s")) if "No better as a belief" in sentence]
+    assert len(told) == 1
+    assert "x0: 1.7 and score: 1.5" in told[0]
+
+
 def test_a_floor_over_too_few_images_is_pointed_out(tmp_path: Path) -> None:
     run = write_run(tmp_path, "s", "x0", 0)
     with_final(run, fd__classifier_1k__floor_count=360.0, fd__classifier_1k__unreliable=1.0)
-    said = " ".join(cautions(summarise(tmp_path / "s")))
-    assert "rests on 360 held-out images" in said
-    assert "FD classifier 1k is unreliable here" in said
+    limits = " ".join(cautions(summarise(tmp_path / "s")))
+    assert "rests on 360 held-out images" in limits
+    assert "FD classifier 1k is unreliable here" in limits
 
 
 def test_the_question_follows_from_what_varies(tmp_path: Path, summary: Summary) -> None:
     assert question(summary) == "What should the network be asked to predict?"
     write_study(tmp_path, "s", ("x0",), (0,), spaces=("native", "v"), lines=2, validations=1)
     assert question(summarise(tmp_path / "s")) == "What does space change, for target x0?"
+    write_study(tmp_path, "t", ("x0", "v"), (0,), spaces=("native", "v"), lines=2, validations=1)
+    assert question(summarise(tmp_path / "t")) == (
+        "What should the network be asked to predict, and what does space change?"
+    )
 
 
 # --- tables ----------------------------------------------------------------------------------------------
@@ -426,8 +683,24 @@ def test_names_are_text_and_nothing_else(tmp_path: Path) -> None:
 def test_a_narrow_terminal_gets_beliefs_and_samples_below_each_other(summary: Summary) -> None:
     narrow = as_text(summary, width=80)
     assert max(map(len, narrow.splitlines())) <= 80
-    assert narrow.count("scaled_noise") == 2
-    assert as_text(summary, width=120).count("scaled_noise") == 1
+    assert len([line for line in narrow.splitlines() if line.startswith(" scaled_noise ")]) == 2
+    wide = as_text(summary, width=120)
+    assert len([line for line in wide.splitlines() if line.startswith(" scaled_noise ")]) == 1
+
+
+def test_a_terminal_never_breaks_a_name(tmp_path: Path) -> None:
+    long = "logit_normal_with_a_long_name"
+    for target in ("epsilon", "unit_step_noise"):
+        for times in (long, "uniform"):
+            settings = {"times": {"_target_": times}}
+            write_run(tmp_path, "s", target, 0, times=times, lines=2, validations=1, settings=settings)
+    summary = summarise(tmp_path / "s")
+    text = as_text(summary, width=70)
+    assert max(map(len, text.splitlines())) <= 70
+    assert len([line for line in text.splitlines() if line.startswith(f" unit_step_noise  {long} ")]) >= 2
+    numbered = as_text(summary, width=50)
+    assert f"#3 unit_step_noise, times {long}" in " ".join(numbered.split())
+    assert len([line for line in numbered.splitlines() if line.startswith(" #3 ")]) >= 2
 
 
 # --- the page --------------------------------------------------------------------------------------------
@@ -511,6 +784,20 @@ def test_a_page_elsewhere_still_links_to_the_runs(summary: Summary, tmp_path: Pa
     links = [link for link in Page(write_page(summary, tmp_path)).links if link.endswith("run.json")]
     assert len(links) == 15
     assert all((tmp_path / unquote(link)).resolve().is_file() for link in links)
+
+
+def test_every_grid_leads_to_its_file(summary: Summary, page: Page) -> None:
+    assert len([link for link in page.links if link.endswith("samples/final.png")]) == 5
+
+
+def test_the_way_to_read_a_cell_is_told_above_the_table(page: Page) -> None:
+    assert page.text.index("d: difference to the baseline (epsilon") < page.text.index("seeds done")
+
+
+def test_a_command_that_leaves_a_sweep_is_explained(tmp_path: Path, page: Page) -> None:
+    assert "hydra.mode=RUN" not in page.text
+    write_run(tmp_path, "s", "x0", 0, command="diffexp train experiment=quick hydra.mode=RUN")
+    assert "hydra.mode=RUN: this one run, where" in Page(write_page(summarise(tmp_path / "s"), tmp_path)).text
 
 
 def test_the_page_tells_how_to_repeat_each_run(page: Page) -> None:
@@ -612,8 +899,8 @@ def test_json_on_standard_output_is_json_alone_and_writes_nothing(
 
 @pytest.mark.parametrize("kind", ["table", "html", "csv", "markdown", "json"])
 def test_each_format_goes_to_a_file(study: Path, tmp_path: Path, kind: str) -> None:
-    assert main([str(study), "--format", kind, "--output", str(tmp_path / "new" / "out")]) == 0
-    assert (tmp_path / "new" / "out").stat().st_size > 500
+    assert main([str(study), "--format", kind, "--output", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out").stat().st_size > 500
 
 
 @pytest.mark.parametrize(
@@ -623,6 +910,7 @@ def test_each_format_goes_to_a_file(study: Path, tmp_path: Path, kind: str) -> N
         (["."], "holds no runs"),
         (["s", "--baseline", "y0"], "no run has target=y0"),
         (["s", "--output", "x.html"], "without --format"),
+        (["s", "--format", "html", "--output", "new/x.html"], "--output new/x.html: there is no folder new"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(

@@ -2,18 +2,22 @@
 
 import json
 import shlex
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from torch.optim import AdamW
 
 from diffexp.apps.main import main
+from diffexp.files import try_locked
 from diffexp.runs import Run, read_study
 
 QUICK = (
@@ -161,7 +165,86 @@ def test_a_diverging_run_keeps_its_last_good_figures_and_the_sweep_goes_on(tmp_p
     assert bad.record["updated"] == Run.at(bad.path).record["updated"]
 
 
-def test_a_killed_run_is_finished_by_its_own_command(tmp_path: Path) -> None:
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = ["trainer.max_steps=9", "checkpoint.every_n_steps=4", "training.log_every=3", "validation.every=3"]
+    settings += ["network.dropout=0.2"]
+    assert train(tmp_path / "whole", *settings) == 0
+    real = AdamW.step
+    steps: list[int] = []
+
+    def failing(self: AdamW, *args: Any, **kwargs: Any) -> Any:
+        steps.append(1)
+        if len(steps) == 8:
+            raise RuntimeError("the power went")
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(AdamW, "step", failing)
+    with pytest.raises(RuntimeError, match="the power went"):
+        train(tmp_path / "parts", *settings)
+    failed = only_run(tmp_path / "parts")
+    assert failed.status == "failed"
+    assert failed.record["error"] == "RuntimeError: the power went"
+    assert "the power went" in (failed.path / "traceback.txt").read_text()
+    assert train(tmp_path / "parts", *settings) == 0
+    whole, parts = only_run(tmp_path / "whole"), only_run(tmp_path / "parts")
+    ours, theirs = (torch.load(run.path / "checkpoints/last.ckpt", weights_only=True) for run in (whole, parts))
+    assert all(torch.equal(ours["state_dict"][key], theirs["state_dict"][key]) for key in ours["state_dict"])
+    lines, again = (
+        [
+            {key: value for key, value in json.loads(line).items() if not key.startswith("time/")}
+            for line in (run.path / "metrics.jsonl").read_text().splitlines()
+        ]
+        for run in (whole, parts)
+    )
+    assert lines == again
+    assert (parts.status, parts.record["error"]) == ("done", None)
+    assert not (parts.path / "traceback.txt").exists()
+
+
+def test_a_run_that_another_process_trains_is_left_to_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(tmp_path) == 0
+    run = only_run(tmp_path)
+    with try_locked(run.path) as alone:
+        assert alone
+        assert train(tmp_path, "trainer.max_steps=8") == 0
+    assert "another process" in capsys.readouterr().out
+    assert only_run(tmp_path).record["images_seen"] == run.record["images_seen"]
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_run_says_so_in_one_line(tmp_path: Path, sent: int, code: int) -> None:
+    words = ["train", f"root={tmp_path}", "study=s", *QUICK, "logger=none", "trainer.max_steps=100000"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "diffexp", *words, "checkpoint.every_n_steps=2"], stdout=PIPE, stderr=PIPE, text=True
+    ) as run:
+        for _ in range(600):
+            if list(tmp_path.rglob("last.ckpt")):
+                break
+            time.sleep(0.1)
+        run.send_signal(sent)
+        out, err = run.communicate(timeout=60)
+    assert run.returncode == code, err
+    assert "Traceback" not in err
+    assert "was interrupted" in out
+    assert only_run(tmp_path).status == "interrupted"
+
+
+def test_going_on_from_another_runs_checkpoint_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(tmp_path, "-m", "target=epsilon,x0") == 0
+    one, other = read_study(tmp_path / "s")
+    (one.path / "checkpoints/last.ckpt").write_bytes((other.path / "checkpoints/last.ckpt").read_bytes())
+    assert train(tmp_path, "target=epsilon", "trainer.max_steps=8") == 2
+    assert "differs in target._target_" in capsys.readouterr().err
+
+
+def test_the_repeating_command_names_the_folder_of_ones_own_files(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "target").mkdir(parents=True)
+    (tmp_path / "mine" / "target" / "half.yaml").write_text("_target_: diffexp.targets.Edm\nsigma_data: 0.25\n")
+    assert train(tmp_path, f"--config-dir={tmp_path}/mine", "target=half") == 0
+    assert f"--config-dir={tmp_path}/mine" in only_run(tmp_path).record["command"]
+
+
+def test_raising_max_steps_extends_a_run_bit_for_bit(tmp_path: Path) -> None:
     assert train(tmp_path / "whole", "trainer.max_steps=8", "checkpoint.every_n_steps=4") == 0
     assert train(tmp_path / "parts", "trainer.max_steps=4", "checkpoint.every_n_steps=4") == 0
     assert train(tmp_path / "parts", "trainer.max_steps=8", "checkpoint.every_n_steps=4") == 0
@@ -216,6 +299,15 @@ REFUSED = {
     "trainer.max_step=3": ["trainer.max_step", "Did you mean trainer.max_steps?"],
     "data=images data.path=/no/such/place": ["/no/such/place", "does not exist"],
     "compute.precision=fp8": ["compute.precision=fp8", "bf16"],
+    "seed=abc": ["seed=abc", "whole number"],
+    "trainer.max_steps=0": ["trainer.max_steps=0", "1 or more"],
+    "training.batch_size=0 sampling.grid=0": ["training.batch_size=0", "sampling.grid=0"],
+    "training.ema_decay=1.5": ["training.ema_decay=1.5", "0.999"],
+    "optimizer.lr=-1": ["optimizer.lr=-1"],
+    "sampling.t_end=0.0005": ["0.0005", "0.001"],
+    "logger.mode=onlin logger=wandb": ["logger.mode=onlin", "offline"],
+    "compute.compile=maybe": ["compute.compile=maybe"],
+    "+trainer.accumulate_grad_batches=2": ["accumulate_grad_batches", "batch_size"],
     "study=a/b": ["study=a/b", "root="],
     "network.widths=[8,8]": ["network.attention", "one"],
     "logger=mlflow": ["mlflow", "wandb"],

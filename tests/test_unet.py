@@ -17,7 +17,7 @@ def small(**changes: object) -> UNet:
 
 def perturbed(network: UNet) -> UNet:
     """With a last layer that is not zero any more."""
-    torch.nn.init.normal_(network.unet.conv_out.weight)
+    torch.nn.init.normal_(network.unet.conv_out.layer.weight)
     return network
 
 

@@ -16,6 +16,7 @@ from diffexp.data.base import Data, Source
 from diffexp.denoiser import Denoiser
 from diffexp.draws import stream_key
 from diffexp.metrics.samples import Metric, PreparedMetric
+from diffexp.module import MakeOptimizer
 from diffexp.objective import Objective
 from diffexp.samplers import Sampler
 from diffexp.schedule import Schedule
@@ -82,13 +83,39 @@ _prepared: dict[tuple[str, str, torch.device], PreparedMetric] = {}
 
 
 def device(cfg: DictConfig) -> torch.device:
-    """Where `trainer.accelerator` puts the run."""
-    wanted = cfg.trainer.accelerator
-    if wanted in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    if wanted in ("gpu", "cuda"):
+    """Where `trainer.accelerator` puts the run.
+
+    Raises:
+        ValueError: That accelerator is not here, or not one that training knows.
+    """
+    wanted = str(cfg.trainer.accelerator)
+    if wanted not in ("auto", "cpu", "gpu", "cuda"):
+        raise ValueError(f"trainer.accelerator={wanted}: there are auto, cpu and cuda.")
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
         raise ValueError(f"trainer.accelerator={wanted}: no GPU is visible to torch. Set trainer.accelerator=cpu.")
-    return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def optimizer(cfg: DictConfig) -> MakeOptimizer:
+    """Makes the optimiser from the parameters."""
+    return cast(MakeOptimizer, instantiate(cfg.optimizer, _convert_="all"))
+
+
+def refuse_optimizer(cfg: DictConfig, trained: Denoiser) -> None:
+    """Refuse an optimiser that cannot be made.
+
+    Raises:
+        ValueError: What the optimiser itself says of its settings, and the settings.
+    """
+    try:
+        optimizer(cfg)(trained.network.parameters())
+    except (ValueError, TypeError) as error:
+        typed = " ".join(
+            f"optimizer.{key}={cfg.optimizer[key]}" for key in cfg.optimizer if not str(key).startswith("_")
+        )
+        raise ValueError(f"{typed}: {error}. The defaults are those of conf/optimizer/adamw.yaml.") from error
 
 
 def denoiser(cfg: DictConfig, parts: Problem, where: torch.device) -> Denoiser:
@@ -101,37 +128,36 @@ def denoiser(cfg: DictConfig, parts: Problem, where: torch.device) -> Denoiser:
     with seeded(stream_key(cfg.seed, 0, "initial weights")):
         # In two steps: instantiate() would take the schedule, a dataclass, for a configuration.
         network = cast(torch.nn.Module, instantiate(cfg.network, _convert_="all", _partial_=True)(**shared))
-    gpu = where.type == "cuda"
-    if _on(cfg.compute.channels_last, gpu):
+    if _on("channels_last", cfg.compute.channels_last, where.type == "cuda"):
         network = cast(torch.nn.Module, cast(Any, network).to(memory_format=torch.channels_last))
-    return Denoiser(network.to(where), parts.schedule, parts.target, autocast(cfg, gpu))
+    return Denoiser(
+        network.to(where), parts.schedule, parts.target, torch.bfloat16 if precision(cfg, where) == "bf16" else None
+    )
 
 
 @contextlib.contextmanager
 def seeded(key: int) -> Generator[None]:
     """torch's own generators at the start of a stream of their own, and as they were afterwards."""
-    with cast(Any, torch.random).fork_rng():
+    here = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with cast(Any, torch.random).fork_rng(devices=here):
         cast(Any, torch).manual_seed(key % 2**63)
         yield
 
 
-def autocast(cfg: DictConfig, gpu: bool) -> torch.dtype | None:
-    """The dtype of the network's insides, None for float32."""
-    precision = str(cfg.compute.precision)
-    known: Mapping[str, torch.dtype | None] = {
-        "auto": torch.bfloat16 if gpu else None,
-        "bf16": torch.bfloat16,
-        "32": None,
-    }
-    if precision not in known:
-        raise ValueError(f"compute.precision={precision}: there are auto, 32 and bf16.")
-    return known[precision]
+def precision(cfg: DictConfig, where: torch.device) -> str:
+    """What the network's insides run in: "32" or "bf16"."""
+    wanted = str(cfg.compute.precision)
+    if wanted not in ("auto", "32", "bf16"):
+        raise ValueError(f"compute.precision={wanted}: there are auto, 32 and bf16.")
+    return ("bf16" if where.type == "cuda" else "32") if wanted == "auto" else wanted
 
 
 def compiles(cfg: DictConfig, where: torch.device) -> bool:
     """Whether the networks are compiled."""
-    return _on(cfg.compute.compile, where.type == "cuda")
+    return _on("compile", cfg.compute.compile, where.type == "cuda")
 
 
-def _on(setting: Any, gpu: bool) -> bool:
+def _on(name: str, setting: object, gpu: bool) -> bool:
+    if setting not in ("auto", True, False):
+        raise ValueError(f"compute.{name}={setting}: there are auto, true and false.")
     return gpu if setting == "auto" else bool(setting)

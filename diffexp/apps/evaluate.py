@@ -8,10 +8,9 @@ from omegaconf import DictConfig, OmegaConf
 
 def main(argv: Sequence[str]) -> int:
     """The command's exit code."""
-    from diffexp.apps.config import paths_quoted
-    from diffexp.apps.hydra_app import run_hydra_app
+    from diffexp.apps.own_settings import run_on_trained
 
-    return run_hydra_app(evaluate, "evaluate", paths_quoted(argv))
+    return run_on_trained(evaluate, "evaluate", argv, ("sampler", "metric"), ("sampling", "cache"))
 
 
 def evaluate(cfg: DictConfig) -> None:

@@ -32,7 +32,9 @@ def refuse_singular(
     """
     names = f"target={chosen['target']} on schedule={chosen['schedule']}"
     trained = _trained(times, schedule)
-    sampled = sampler.times(schedule)[:-1].reshape(-1, 1, 1, 1)
+    walk = sampler.times(schedule)
+    schedule.log_snr(walk.reshape(-1, 1, 1, 1))  # the last time too must exist
+    sampled = walk[:-1].reshape(-1, 1, 1, 1)
     for used, t in (("times.t_min to times.t_max", trained), ("the sampler's times", sampled)):
         bad = t[_singular(objective.target, schedule, t)]
         if bad.numel():

@@ -4,26 +4,25 @@ Hydra prints an error, swallows it and exits with 1. Here the command line is co
 sweep is checked before the first one starts, and a person's mistake ends as one message and exit code 2.
 """
 
+import importlib
 import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import hydra.version
+from hydra._internal.callbacks import Callbacks
 from hydra._internal.hydra import Hydra
-from hydra._internal.utils import (
-    _run_hydra,  # pyright: ignore[reportPrivateUsage]
-    create_automatic_config_search_path,
-    get_args_parser,
-)
+from hydra._internal.utils import create_automatic_config_search_path, get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobStatus, run_job
 from hydra.errors import CompactHydraException, InstantiationException
-from hydra.types import RunMode
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from diffexp.apps.config import conf_dir
@@ -40,18 +39,20 @@ from diffexp.apps.sweep import (
 Task = Callable[[DictConfig], Any]
 
 
-def run_hydra_app(task: Task, config_name: str, argv: Sequence[str], check: Check | None = None) -> int:
+def run_hydra_app(task: Task, config_name: str, argv: Sequence[str], *checks: Check) -> int:
     """Runs the task as Hydra would, on the command line `diffexp <config_name> <argv>`.
 
     Args:
         task: Takes the composed configuration. Imports what is heavy when called, not before.
         config_name: The primary configuration in conf/, and the command's name.
         argv: Overrides and Hydra's flags, in any order.
-        check: Called with the configuration of every job before the first one starts; raises a ValueError or
-            OSError for a job that cannot be run. Not called where a sweeper finds its jobs as it goes.
+        checks: Called with the configuration of every job before the first one starts, all jobs with the first
+            check, then all with the next; raise a ValueError or OSError for a job that cannot be run. Not called
+            where a sweeper finds its jobs as it goes.
 
     Returns:
-        The exit code: 0, 1 for a failed job of a launcher, 2 for a mistake in the command line.
+        The exit code: 0, 1 for a failed job of a launcher, 2 for a mistake in the command line, that of a
+        SystemExit of the task (143 after SIGTERM).
 
     Raises:
         Exception: A bug, with its traceback; with HYDRA_FULL_ERROR=1 a mistake too.
@@ -66,8 +67,8 @@ def run_hydra_app(task: Task, config_name: str, argv: Sequence[str], check: Chec
             args = parser.parse_intermixed_args(list(argv))
             _refuse(args)
             if args.cfg or args.info or args.help or args.hydra_help or args.shell_completion:
-                return _show(args, parser, task, config_name)
-            return _run(args, task, args.config_name or config_name, check)
+                return _show(args, parser, task, args.config_name or config_name)
+            return _run(args, task, args.config_name or config_name, checks)
         except SystemExit as end:  # argparse, and Hydra after --help
             return end.code if isinstance(end.code, int) else int(end.code is not None)
         except MistakeError as error:
@@ -89,16 +90,39 @@ def _refuse(args: Namespace) -> None:
         )
 
 
+def finished(cfg: DictConfig) -> str | None:
+    """What to say of a job that is done already, from its command's own `finished`; None where it must run.
+
+    For `hydra.launcher.skip`, which is one setting for all commands.
+    """
+    command = importlib.import_module(f"diffexp.apps.{HydraConfig.get().job.name}")
+    own: Task | None = getattr(command, "finished", None)
+    return own(cfg) if own else None
+
+
 def _show(args: Namespace, parser: ArgumentParser, task: Task, config_name: str) -> int:
     """What only shows something is Hydra's own, after a look at the overrides."""
-    if not (args.hydra_help or args.shell_completion):
-        with _opened(args, task, config_name) as app:
-            compose_top(app, args.config_name or config_name, args.overrides, RunMode.RUN)
-    _run_hydra(args, parser, task, str(conf_dir()), config_name)
+    with _opened(args, task, config_name) as app:
+        if args.hydra_help:
+            app.hydra_help(config_name, parser, args)
+            return 0
+        overrides: list[str] = [] if args.shell_completion else args.overrides
+        top = compose_top(app, config_name, overrides, RunMode.RUN)
+        cast(RememberingLoader, app.config_loader).show_only(
+            str(group).partition("/")[0] for group in top.hydra.runtime.choices
+        )
+        if args.help:
+            app.app_help(config_name, parser, args)
+        elif args.cfg:
+            app.show_cfg(config_name, overrides, cfg_type=args.cfg, package=args.package, resolve=args.resolve)
+        elif args.info:
+            app.show_info(args.info, config_name, overrides)
+        else:
+            app.shell_completion(config_name, args.overrides)
     return 0
 
 
-def _run(args: Namespace, task: Task, config_name: str, check: Check | None) -> int:
+def _run(args: Namespace, task: Task, config_name: str, checks: Sequence[Check]) -> int:
     with _opened(args, task, config_name) as app:
         overrides: list[str] = args.overrides
         top = compose_top(app, config_name, overrides, RunMode.MULTIRUN)
@@ -107,15 +131,28 @@ def _run(args: Namespace, task: Task, config_name: str, check: Check | None) -> 
             overrides = [*overrides, f"hydra.mode={mode.name}"]
         top = compose_top(app, config_name, overrides, mode)
         if mode is RunMode.RUN:
-            check_jobs([overrides], partial(app.compose_config, config_name, run_mode=mode), check)
+            check_jobs([overrides], partial(app.compose_config, config_name, run_mode=mode), checks)
         elif (jobs := expand_sweep(app, top)) is not None:
-            check_jobs(jobs, partial(app.config_loader.load_sweep_config, top), check)
-        run = app.run if mode is RunMode.RUN else app.multirun
+            check_jobs(jobs, partial(app.config_loader.load_sweep_config, top), checks)
+        run = _run_one if mode is RunMode.RUN else Hydra.multirun
         try:
-            run(config_name, task, overrides)
+            run(app, config_name, task, overrides)
         except Exception as error:
             return _failed(error)
     return 0
+
+
+def _run_one(app: Hydra, config_name: str, task: Task, overrides: list[str]) -> None:
+    """`Hydra.run`, but a failed job raises at once: Hydra would first print a line of its own about it."""
+    config = app.compose_config(config_name, overrides, run_mode=RunMode.RUN)
+    config.hydra.mode = RunMode.RUN
+    callbacks = Callbacks(config)
+    callbacks.on_run_start(config=config, config_name=config_name)
+    context = HydraContext(config_loader=app.config_loader, callbacks=callbacks)
+    done = run_job(task, config, job_dir_key="hydra.run.dir", job_subdir_key=None, hydra_context=context)
+    callbacks.on_run_end(config=config, config_name=config_name, job_return=done)
+    if done.status is not JobStatus.COMPLETED:
+        raise cast(Exception, done._return_value)  # pyright: ignore[reportPrivateUsage]
 
 
 def _failed(error: Exception) -> int:
@@ -140,7 +177,7 @@ def _argv(argv: list[str]) -> Generator[None, None, None]:
 
 @contextmanager
 def _opened(args: Namespace, task: Task, name: str) -> Generator[Hydra, None, None]:
-    """Hydra with the search path that `_run_hydra` would give it, and a loader that remembers."""
+    """Hydra with the search path that `hydra.main` would give it, and a loader that remembers."""
     path = create_automatic_config_search_path(None, task.__module__, args.config_path or str(conf_dir()))
     if args.config_dir is not None:
         folder = f"file://{os.path.abspath(args.config_dir)}"  # noqa: PTH100

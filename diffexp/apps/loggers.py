@@ -2,10 +2,13 @@
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Generator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlparse
 
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
@@ -21,20 +24,35 @@ def opened(settings: Mapping[str, Any], run: RunDirectory, config: Mapping[str, 
         run: Names the run.
         config: The resolved configuration, plain.
     """
-    match settings["kind"]:
-        case "wandb":
-            with _wandb_run(settings, run, config) as logger:
-                yield [logger]
-        case "csv" | "tensorboard" as kind:
-            logger = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}[kind](run.path, name=kind, version="")
-            try:
-                yield [logger]
-            finally:
-                logger.finalize("finished")
-        case "none":
-            yield []
-        case other:
-            raise ValueError(f"logger.kind={other}: there are wandb, csv, tensorboard and none.")
+    kind = settings["kind"]
+    if kind == "wandb":
+        with _wandb_run(settings, run, config) as logger:
+            yield [logger]
+    elif kind == "none":
+        yield []
+    else:
+        # Each start has a version of its own, so that going on loses no line of an earlier one.
+        logger = CSVLogger(run.path, name=kind) if kind == "csv" else TensorBoardLogger(run.path, name=kind)
+        try:
+            yield [logger]
+        finally:
+            logger.finalize("success" if run.record.get("status") == "done" else "failed")
+
+
+def refuse_unusable(settings: Mapping[str, Any]) -> None:
+    """Refuse a logger that could not be opened.
+
+    Raises:
+        ValueError: There is no such logger, or no such mode of it.
+        ImportError: Its package is not installed.
+    """
+    kind = settings["kind"]
+    if kind not in ("wandb", "csv", "tensorboard", "none"):
+        raise ValueError(f"logger.kind={kind}: there are wandb, csv, tensorboard and none.")
+    if kind == "wandb" and settings["mode"] not in ("offline", "online", "disabled"):
+        raise ValueError(f"logger.mode={settings['mode']}: there are offline, online and disabled.")
+    if kind == "tensorboard" and not (find_spec("tensorboard") or find_spec("tensorboardX")):
+        raise ImportError('logger=tensorboard needs tensorboard: pip install "diffexp[tensorboard]".')
 
 
 def log_image(logger: Logger, key: str, path: str, images_seen: int) -> None:
@@ -60,6 +78,7 @@ def _wandb_run(settings: Mapping[str, Any], run: RunDirectory, config: Mapping[s
     folder = Path(os.environ.get("WANDB_DIR") or run.root / run.study)
     folder.mkdir(parents=True, exist_ok=True)
     chosen = {key: record[key] for key in ("target", "space", "weighting", "schedule", "times", "data", "network")}
+    tags = [f"{key}={chosen[key]}" for key in ("target", "space", "schedule", "data")]
     readable = {key: value for key, value in flat(config) if not key.split(".")[-1].startswith("_")}
     arguments: dict[str, Any] = {
         "project": settings["project"],
@@ -67,12 +86,14 @@ def _wandb_run(settings: Mapping[str, Any], run: RunDirectory, config: Mapping[s
         "group": run.study,
         "job_type": str(record["target"]),
         "name": f"{record['target']} in {record['space']}, seed {run.seed}",
-        "id": f"{run.study}-{run.config_hash}-{run.seed}",
-        "tags": [*(f"{key}={chosen[key]}" for key in ("target", "space", "schedule", "data")), *settings["tags"]],
+        "id": re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{run.study}-{run.config_hash}-{run.seed}"),
+        "tags": [tag[:64] for tag in (*tags, *settings["tags"])],  # W&B takes no longer ones
         "config": chosen | readable,
         "dir": str(folder),
         "resume": "allow" if settings["mode"] == "online" else None,
-        "settings": wandb.Settings(init_timeout=settings["init_timeout"], silent=True, console="off"),
+        "settings": wandb.Settings(
+            init_timeout=settings["init_timeout"], silent=True, console="off", finish_timeout=60
+        ),
     }
     with _begun(arguments, str(settings["mode"])) as live:
         live.define_metric("images_seen", hidden=True)
@@ -105,7 +126,7 @@ def _begun(arguments: dict[str, Any], mode: str) -> Any:
 def _has_key() -> bool:
     import netrc
 
+    server = urlparse(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname
     with contextlib.suppress(OSError, netrc.NetrcParseError):
-        hosts = netrc.netrc(os.environ.get("NETRC")).hosts
-        return any("wandb" in host for host in hosts)
+        return server in netrc.netrc(os.environ.get("NETRC")).hosts
     return False

@@ -4,8 +4,11 @@ Nothing heavy is imported here: help, errors and completion must answer while a 
 """
 
 import importlib
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 
 from diffexp import __version__
 
@@ -16,6 +19,9 @@ COMMANDS = {
     "report": "compare the runs of a study",
     "completion": "print a script that completes these commands in bash",
 }
+
+_INTERRUPTED, _TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+_ENDS = {_INTERRUPTED: "interrupted", _TERMINATED: "terminated"}
 
 _HELP = f"""\
 usage: diffexp COMMAND [ARGUMENT ...]
@@ -36,7 +42,9 @@ examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code: 2 where the command line is at fault, 130 after Ctrl-C.
+    """Runs one command and returns its exit code.
+
+    2 where the command line is at fault, 130 after Ctrl-C, 143 after SIGTERM.
 
     Args:
         argv: The command and its arguments; those of this process if None.
@@ -52,10 +60,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"diffexp: error: {_unknown(command)}", file=sys.stderr)
         return 2
     try:
-        return importlib.import_module(f"diffexp.apps.{command}").main(arguments)
+        with _terminable():
+            code = importlib.import_module(f"diffexp.apps.{command}").main(arguments)
     except KeyboardInterrupt:
-        print(f"diffexp {command}: interrupted", file=sys.stderr)
-        return 130
+        code = _INTERRUPTED
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    if code in _ENDS:
+        print(f"diffexp {command}: {_ENDS[code]}", file=sys.stderr)
+    return code
+
+
+@contextmanager
+def _terminable() -> Generator[None, None, None]:
+    """Lets SIGTERM end the program as Ctrl-C does, through every `finally`, where nothing else handles it."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(_TERMINATED)
+
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _unknown(command: str) -> str:

@@ -4,12 +4,11 @@ A mistake is what a `raise` in this package says about what was typed, or what H
 Everything else is a bug, and keeps its traceback.
 """
 
-import dis
+import inspect
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import cast
+from typing import Any, cast
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -19,12 +18,18 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
+from hydra.utils import get_object
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffexp.apps.config import did_you_mean
-
-_OURS = ("diffexp", "hydra_plugins")
+from diffexp.apps.config import did_you_mean, nearest
+from diffexp.apps.constructors import (
+    OURS,
+    constructor_mistake,
+    deferred_call,
+    instantiation_mistake,
+    raised_by,
+)
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, OSError)
 
@@ -40,8 +45,10 @@ def task_mistake(error: BaseException) -> str | None:
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} must be given: it has no default."
     if isinstance(error, InstantiationException):
-        return _instantiation_mistake(error)
-    if isinstance(error, ValueError | OSError | ImportError) and _raised_by_us(error.__traceback__):
+        return instantiation_mistake(error)
+    if call := deferred_call(error):
+        return constructor_mistake(error, *call)
+    if isinstance(error, ValueError | OSError | ImportError) and raised_by(error.__traceback__, OURS):
         return str(error)
     return None
 
@@ -58,33 +65,11 @@ def composition_mistake(error: Exception, overrides: Sequence[str], compose: Cal
         return _unreadable(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         return _unknown_choice(error.missing_cfg_file, error.options, overrides)
+    if sweep := re.match(r"Ambiguous value for argument '(.+)'\n", str(error)):
+        return _sweep_without_flag(sweep[1])
     if unknown := re.match(r"Could not override '([^']+)'", str(error)):
         return _unknown_key(unknown[1], overrides, compose)
     return "\n".join(text for each in (error, error.__cause__) if each and (text := str(each).strip()))
-
-
-def _raised_by_us(traceback: TracebackType | None) -> bool:
-    """Whether the error comes from a `raise` statement of this package, and not from what it called."""
-    if traceback is None:
-        return False
-    while traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    frame = traceback.tb_frame
-    ours = str(frame.f_globals.get("__name__", "")).partition(".")[0] in _OURS
-    return ours and dis.opname[frame.f_code.co_code[traceback.tb_lasti]] == "RAISE_VARARGS"
-
-
-def _instantiation_mistake(error: InstantiationException) -> str | None:
-    cause = error.__cause__
-    if cause is None:  # Hydra's own words about the node
-        return str(error)
-    first, _, rest = str(error).partition("\n")
-    where = rest.rpartition("full_key: ")[2] if "full_key: " in rest else "the configuration"
-    if first.startswith("Error locating target"):
-        return f"{where}._target_: {str(cause).replace(chr(10), ' ')}"
-    if isinstance(cause, TypeError) and cause.__traceback__ and cause.__traceback__.tb_next is None:
-        return f"{where}: {cause}"  # the call itself was refused: a wrong or missing argument
-    return task_mistake(cause)
 
 
 def _unreadable(error: OverrideParseException) -> str:
@@ -97,25 +82,68 @@ def _unreadable(error: OverrideParseException) -> str:
     )
 
 
+def _sweep_without_flag(typed: str) -> str:
+    key, _, values = typed.partition("=")
+    return (
+        f"{typed}: several values make a sweep: add -m to run one job for each. "
+        f"If they are one value, type a list as '{key}=[{values}]', or quote it: '{key}=\"{values}\"'."
+    )
+
+
 def _unknown_choice(path: str, options: Sequence[str], overrides: Sequence[str]) -> str:
     group, _, name = path.rpartition("/")
     typed = next((o for o in overrides if o.lstrip("+") == f"{group}={name}"), None)
     start = typed or f"{group}: {name}, in a configuration file"
     there = f"Choices: {', '.join(options)}." if options else "It has no choices at all."
-    return f"{start}: there is no {name} in {group}.{did_you_mean(name, options)} {there}"
+    wrong = f"there is no {name} in {group}.{did_you_mean(name, options)}" if name else "nothing follows the = sign."
+    return f"{start}: {wrong} {there}"
 
 
 def _unknown_key(key: str, overrides: Sequence[str], compose: Callable[[list[str]], DictConfig]) -> str:
     parser = OverridesParser.create()
     typed = next((o for o in overrides if parser.parse_override(o).key_or_group == key), key)
-    known: list[str] = []
+    config: DictConfig | None = None
     for others in ([o for o in overrides if parser.parse_override(o).key_or_group != key], []):
         try:
-            known = list(_keys(cast(Mapping[object, object], OmegaConf.to_container(compose(others)))))
+            config = compose(others)
             break
         except COMPOSITION_ERRORS:
             continue  # another override is wrong too: this one is reported first
-    return f"{typed}: there is no key {key}.{did_you_mean(key, known)} To add a new key, type +{typed}"
+    wrong = f"{typed}: there is no key {key}."
+    if config is None:
+        return wrong
+    if key.startswith("hydra."):
+        return f"{wrong} To add a new key, type +{typed}"
+    if (beside := _beside(typed, key, config)) is not None:
+        return wrong + beside
+    return wrong + did_you_mean(key, _keys(_plain(config)))
+
+
+def _beside(typed: str, key: str, config: DictConfig) -> str | None:
+    """What to type instead, from the node that the key was meant for; None where there is no such node.
+
+    A new key is worth adding only where the node's class takes it: nothing else would ever read it.
+    """
+    above, _, name = key.rpartition(".")
+    node: Any = OmegaConf.select(config, above) if above else config
+    if not isinstance(node, DictConfig):
+        return None
+    there = sorted(str(k) for k in node if k != "hydra" and not str(k).startswith("_"))
+    taken: list[str] = []
+    if target := node.get("_target_"):
+        try:
+            taken = [k for k in inspect.signature(get_object(target)).parameters if k not in there]
+        except Exception:
+            taken = []  # a class that cannot be imported is told of when it is built
+    if name in taken:
+        return f" To pass a further argument to {target}, type +{typed}"
+    if near := nearest(name, [*there, *taken] if above else _keys(_plain(config))):
+        return f" Did you mean {'+' if near in taken else ''}{above}{'.' if above else ''}{near}?"
+    return f" Keys of {above}: {', '.join(there)}." if above else f" Keys: {', '.join(there)}."
+
+
+def _plain(config: DictConfig) -> Mapping[object, object]:
+    return cast(Mapping[object, object], OmegaConf.to_container(config))
 
 
 def _keys(node: Mapping[object, object], above: str = "") -> Iterator[str]:

@@ -47,6 +47,11 @@ def _report(options: argparse.Namespace) -> None:
 
     if options.output and not options.format:
         raise ValueError(f"--output {options.output} without --format: say what to write, one of {', '.join(FORMATS)}.")
+    if options.output and not options.output.parent.is_dir():
+        raise FileNotFoundError(
+            f"--output {options.output}: there is no folder {options.output.parent}. Make it first, or name one "
+            "that exists."
+        )
     path = find_study(options.study, options.root)
     summary = summarise(path, options.baseline, options.select)
     if options.format:

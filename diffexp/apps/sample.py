@@ -8,23 +8,26 @@ from omegaconf import DictConfig
 
 def main(argv: Sequence[str]) -> int:
     """The command's exit code."""
-    from diffexp.apps.config import paths_quoted
-    from diffexp.apps.hydra_app import run_hydra_app
+    from diffexp.apps.own_settings import run_on_trained
 
-    return run_hydra_app(sample, "sample", paths_quoted(argv))
+    return run_on_trained(sample, "sample", argv, ("sampler",), ("sampling",), check)
 
 
-def sample(cfg: DictConfig) -> None:
-    """Draw `cfg.count` images and write them.
+def check(cfg: DictConfig) -> None:
+    """Refuse what cannot be written.
 
     Raises:
         ValueError: `out` is neither .png nor .npz, or `count` is no positive number.
     """
-    out = Path(cfg.out or Path(cfg.run) / "samples" / "drawn.png")
-    if out.suffix not in (".png", ".npz"):
-        raise ValueError(f"out={out}: images are written as a grid to a .png, or as uint8 `images` to an .npz.")
-    if cfg.count < 1:
+    if cfg.out is not None and Path(cfg.out).suffix not in (".png", ".npz"):
+        raise ValueError(f"out={cfg.out}: images are written as a grid to a .png, or as uint8 `images` to an .npz.")
+    if not isinstance(cfg.count, int) or cfg.count < 1:
         raise ValueError(f"count={cfg.count}: give a positive number of images.")
+
+
+def sample(cfg: DictConfig) -> None:
+    """Draw `cfg.count` images and write them."""
+    out = Path(cfg.out or Path(cfg.run) / "samples" / "drawn.png")
 
     import numpy as np
 

@@ -1,13 +1,14 @@
 """The jobs that a command line will run, composed and checked before the first of them starts."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -32,6 +33,23 @@ class RememberingLoader(ConfigLoaderImpl):
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
         self._composed: dict[tuple[object, ...], DictConfig] = {}
+        self._groups: frozenset[str] | None = None
+
+    def show_only(self, groups: Iterable[str]) -> None:
+        """Hides every other group from help and completion: conf/ is shared by commands that take different ones."""
+        self._groups = frozenset(groups)
+
+    def get_group_options(
+        self,
+        group_name: str,
+        results_filter: ObjectType | None = ObjectType.CONFIG,
+        config_name: str | None = None,
+        overrides: list[str] | None = None,
+    ) -> list[str]:
+        found = super().get_group_options(group_name, results_filter, config_name, overrides)
+        if group_name or results_filter is not ObjectType.GROUP or self._groups is None:
+            return found
+        return [group for group in found if group in self._groups]
 
     def load_configuration(
         self,
@@ -81,13 +99,14 @@ def compose_top(hydra: Hydra, config_name: str, overrides: Sequence[str], mode: 
         raise MistakeError(composition_mistake(error, overrides, compose)) from error
 
 
-def check_jobs(jobs: Sequence[list[str]], compose: Compose, check: Check | None) -> None:
-    """Composes every job and hands it to `check`, in the surroundings that the job itself will see.
+def check_jobs(jobs: Sequence[list[str]], compose: Compose, checks: Sequence[Check]) -> None:
+    """Composes every job and hands it to each check, in the surroundings that the job itself will see.
 
     Args:
         jobs: The overrides of each.
         compose: From a job's overrides to its configuration, Hydra's node included.
-        check: Raises for a configuration that cannot be run.
+        checks: Each raises for a configuration that cannot be run. All jobs pass one before any meets the next,
+            so put the cheap ones first.
 
     Raises:
         MistakeError: What is wrong with any of them, each thing once, with the number of jobs that have it.
@@ -100,25 +119,29 @@ def check_jobs(jobs: Sequence[list[str]], compose: Compose, check: Check | None)
         except COMPOSITION_ERRORS as error:
             raise_in_full(error)
             wrong.setdefault(composition_mistake(error, overrides, compose), []).append(" ".join(overrides))
-    for number, job in enumerate([] if wrong else composed):  # a check can take long, composing does not
-        if mistake := _check_job(job, number, check):
-            wrong.setdefault(mistake, []).append(" ".join(jobs[number]))
-    if wrong:
-        raise MistakeError("\n".join(_told(wrong, len(jobs))))
+    for check in (_refuse_missing, *checks):
+        for number, job in enumerate([] if wrong else composed):
+            if mistake := _check_job(job, number, check):
+                wrong.setdefault(mistake, []).append(" ".join(jobs[number]))
+        if wrong:
+            raise MistakeError("\n".join(_told(wrong, len(jobs))))
 
 
-def _check_job(job: DictConfig, number: int, check: Check | None) -> str | None:
+def _refuse_missing(job: DictConfig) -> None:
+    if missing := sorted(OmegaConf.missing_keys(job)):
+        raise ValueError("\n".join(f"{key}=...: must be given, for it has no default." for key in missing))
+
+
+def _check_job(job: DictConfig, number: int, check: Check) -> str | None:
     if job.hydra.mode is RunMode.MULTIRUN:
-        with open_dict(job.hydra.job):
+        with read_write(job.hydra.job), open_dict(job.hydra.job):
             job.hydra.job.update({"num": number, "id": str(number)})
     HydraConfig.instance().set_config(job)
-    with read_write(job), open_dict(job):
-        del job["hydra"]
-    if missing := sorted(OmegaConf.missing_keys(job)):
-        return "\n".join(f"{key}=...: must be given, for it has no default." for key in missing)
+    seen = copy.deepcopy(job)
+    with read_write(seen), open_dict(seen):
+        del seen["hydra"]
     try:
-        if check is not None:
-            check(job)
+        check(seen)
     except Exception as error:
         raise_in_full(error)
         if mistake := task_mistake(error):

@@ -1,157 +1,149 @@
 """`diffexp train`: one run is one idempotent command in one deterministic directory."""
 
-import platform
-import subprocess
+import gc
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Mapping, Sequence
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Sequence
+from types import FrameType
 
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from diffexp.runs import RunDirectory, Status, config_hash
+from diffexp.apps.record import chosen_files, identity, plain, run_directory
+from diffexp.files import try_locked
+from diffexp.runs import RunDirectory
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command's exit code."""
+    """The command's exit code: 1 if the run failed, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM."""
     from diffexp.apps.hydra_app import run_hydra_app
 
-    return run_hydra_app(train, "train", argv, check)
+    return run_hydra_app(train, "train", argv, check, prepare)
+
+
+def finished(cfg: DictConfig) -> str | None:
+    """A line that says so if there is nothing left to do for this configuration, else None."""
+    directory = run_directory(cfg, chosen_files())
+    record = directory.record
+    images = int(cfg.trainer.max_steps) * int(cfg.training.batch_size)
+    if record.get("status") == "diverged" or (
+        record.get("status") == "done" and record.get("images_seen", 0) >= images
+    ):
+        return f"{directory.path} is {record['status']}: nothing to do"
+    return None
 
 
 def check(cfg: DictConfig) -> None:
     """Refuse what cannot work, before any run of a sweep begins.
 
     Raises:
-        ValueError, FileNotFoundError: With one clear message.
+        ValueError, FileNotFoundError, ImportError: With one clear message.
     """
     from diffexp.apps import build
     from diffexp.apps.feasibility import advice
+    from diffexp.apps.loggers import refuse_unusable
+    from diffexp.apps.settings import refuse_settings
 
     chosen = chosen_files()
+    refuse_settings(cfg)
+    refuse_unusable(cfg.logger)
     run_directory(cfg, chosen).refuse_another(plain(cfg))
+    if finished(cfg):
+        return
     parts, where = build.problem(cfg, chosen), build.device(cfg)
     for line in advice(cfg, chosen, parts.objective, parts.schedule, parts.times):
         if line not in _advised:
             _advised.add(line)
             print(f"diffexp train: note: {line}", file=sys.stderr)
-    build.denoiser(cfg, parts, where)
-    build.prepared_metric(cfg, parts, where)
+    build.refuse_optimizer(cfg, build.denoiser(cfg, parts, where))
+    build.compiles(cfg, where)
 
 
-def train(cfg: DictConfig) -> Status:
-    """Train what `cfg` says, or finish it, or say that it is done."""
-    chosen = chosen_files()
-    directory = run_directory(cfg, chosen)
-    steps = int(cfg.trainer.max_steps)
-    images = steps * int(cfg.training.batch_size)
-    before = directory.record
-    if before.get("status") == "diverged" or (
-        before.get("status") == "done" and before.get("images_seen", 0) >= images
-    ):
-        print(f"{directory.path} is {before['status']}: nothing to do", flush=True)
-        return cast(Status, before["status"])
-    import torch
+def prepare(cfg: DictConfig) -> None:
+    """Make what the runs of a sweep share, once every job has been checked: features and reference statistics.
 
+    Raises:
+        ValueError, FileNotFoundError, ImportError: The metric cannot be had for this data.
+    """
     from diffexp.apps import build
-    from diffexp.apps.fit import fit
 
-    parts, where = build.problem(cfg, chosen), build.device(cfg)
-    directory.claim(
-        {
-            **{key: str(value) for key, value in chosen.items() if key in GROUPS},
-            "space": str(cfg.objective.space),
-            "study": str(cfg.study),
-            "seed": int(cfg.seed),
-            "config_hash": directory.config_hash,
-            "status": "running",
-            "error": None,
-            "command": command(),
-            "git": git_state(),
-            "versions": {name: version(name) for name in VERSIONS} | {"python": platform.python_version()},
-            "device": torch.cuda.get_device_name(where) if where.type == "cuda" else f"cpu ({platform.machine()})",
-            "images_seen": before.get("images_seen", 0),
-            "max_images": images,
-        },
-        plain(cfg),
-    )
-    print(f"{directory.path}", flush=True)
-    try:
-        status = fit(cfg, parts, where, directory)
-    except (KeyboardInterrupt, SystemExit):  # Lightning turns the one into the other
-        directory.write_record(status="interrupted")
-        raise
-    except BaseException as error:
-        directory.traceback_file.write_text(traceback.format_exc(), encoding="utf-8")
-        directory.write_record(status="failed", error=" ".join(f"{type(error).__name__}: {error}".split())[:500])
-        raise
-    return status
-
-
-GROUPS = (
-    "target",
-    "weighting",
-    "schedule",
-    "times",
-    "data",
-    "network",
-    "optimizer",
-    "sampler",
-    "metric",
-)
-VERSIONS = (
-    "diffexp",
-    "torch",
-    "pytorch-lightning",
-    "torchmetrics",
-    "hydra-core",
-    "wandb",
-    "diffusers",
-    "numpy",
-)
+    if not finished(cfg):
+        build.prepared_metric(cfg, build.problem(cfg, chosen_files()), build.device(cfg))
 
 
 _advised: set[str] = set()  # a sweep says each thing once
 
 
-def run_directory(cfg: DictConfig, chosen: Mapping[str, str]) -> RunDirectory:
-    """Where a configuration's run lives."""
-    readable = (chosen["target"], str(cfg.objective.space), chosen["schedule"], chosen["data"])
-    return RunDirectory(Path(cfg.root), str(cfg.study), readable, config_hash(plain(cfg)), int(cfg.seed))
+def train(cfg: DictConfig) -> None:
+    """Train what `cfg` says, or finish it, or say that there is nothing to do.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: It was told to stop; the record says "interrupted".
+        Exception: It failed; the record says so, and traceback.txt why.
+    """
+    directory = run_directory(cfg, chosen_files())
+    with try_locked(directory.path) as alone:
+        if not alone:
+            print(f"{directory.path} is being trained by another process: left to it", flush=True)
+        elif line := finished(cfg):
+            print(line, flush=True)
+        else:
+            _train(cfg, directory)
 
 
-def chosen_files() -> Mapping[str, str]:
-    """Which file was taken of each group of conf/."""
-    return {key: str(choice) for key, choice in HydraConfig.get().runtime.choices.items()}
+def _train(cfg: DictConfig, directory: RunDirectory) -> None:
+    import torch
 
+    from diffexp.apps import build
+    from diffexp.apps.fit import fit
 
-def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration as nested maps of plain values."""
-    return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
-
-
-def command() -> str:
-    """The command line that repeats this run."""
-    import shlex
-
-    words = list(HydraConfig.get().overrides.task)
-    if any(word.startswith("experiment=") for word in words):
-        words.append("hydra.mode=RUN")  # this one run of the sweep that the file describes
-    return f"diffexp train {shlex.join(words)}"
-
-
-def git_state() -> str | None:
-    """Commit of the code, with "+changes" if it was edited since; None outside a checkout."""
-    here = Path(__file__).resolve().parent
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
+    parts, where = build.problem(cfg, chosen_files()), build.device(cfg)
+    _refuse_another_device(directory, where, build.precision(cfg, where))
+    name = torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu"
+    record = identity(cfg, chosen_files(), directory)
+    record |= {"status": "running", "error": None, "device": name, "precision": build.precision(cfg, where)}
+    directory.claim({"images_seen": 0, **directory.record, **record}, plain(cfg))
+    directory.traceback_file.unlink(missing_ok=True)
+    main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _terminated) if main_thread else None
     try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
+        fit(cfg, parts, where, directory)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        directory.write_record(status="interrupted")
+        terminated = isinstance(stop, SystemExit) and stop.code == _TERMINATED
+        print(f"{directory.path} was interrupted; its command goes on from the last checkpoint", flush=True)
+        raise (SystemExit(_TERMINATED) if terminated else KeyboardInterrupt) from None
+    except Exception as error:
+        directory.traceback_file.write_text(traceback.format_exc(), encoding="utf-8")
+        directory.write_record(status="failed", error=" ".join(f"{type(error).__name__}: {error}".split())[:500])
+        traceback.clear_frames(error.__traceback__)  # Hydra keeps the error, and it would keep the network
+        if cfg.fail_fast:
+            raise SystemExit(f"{directory.path} failed, and fail_fast=true: {error}") from error
+        raise
+    finally:
+        if main_thread:
+            signal.signal(signal.SIGTERM, before)
+        gc.collect()
+        if where.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+_TERMINATED = 128 + signal.SIGTERM
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(_TERMINATED)
+
+
+def _refuse_another_device(directory: RunDirectory, where: object, precision: str) -> None:
+    """A run goes on where it began: other devices draw other numbers, other precisions round otherwise."""
+    record, kind = directory.record, str(where).partition(":")[0]
+    if not record.get("images_seen"):
+        return
+    began = "cpu" if record.get("device") == "cpu" else "cuda"
+    if (began, record.get("precision")) != (kind, precision):
+        raise ValueError(
+            f"{directory.path} was begun on {began} in precision {record.get('precision')} and cannot go on on {kind} "
+            f"in {precision}: it would see other noise. Set trainer.accelerator={began}, or take another study=."
+        )

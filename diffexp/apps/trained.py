@@ -9,9 +9,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from diffexp.apps import build
+from diffexp.apps.checkpoints import read_checkpoint
+from diffexp.apps.own_settings import find_run
 from diffexp.denoiser import Denoiser
 from diffexp.ema import Ema
-from diffexp.runs import Run, identity
 from diffexp.sampling import Samples
 
 
@@ -36,29 +37,19 @@ class Trained:
 
 
 def trained(cfg: DictConfig) -> Trained:
-    """The run at `cfg.run`, with the sampler, metric and sampling settings of `cfg` where it names any.
+    """The run at `cfg.run`, with the sampler, metric and sampling settings of `cfg`.
 
     Raises:
         FileNotFoundError: There is no such run, or it has no checkpoint yet.
         ValueError: The checkpoint cannot be read, or is one of another configuration.
     """
-    path = Path(cfg.run).resolve()
-    run = Run.at(path)
-    if run is None or not run.config:
-        raise FileNotFoundError(
-            f"run={cfg.run}: there is no run in that folder. Give a run's directory, "
-            "<root>/<study>/<choices>-<hash>/seed=<N>; `diffexp report STUDY` lists them."
-        )
+    run = find_run(cfg.run)
     own = OmegaConf.create(run.config)
-    checkpoint = _checkpoint(path, own)
-    given = {key: value for key, value in cfg.sampling.items() if value is not None}
-    changes = {"sampling": given, "sampler": given, "trainer": cfg.trainer}
-    if cfg.get("cache"):
-        changes["cache"] = cfg.cache
-    replaced = cast(DictConfig, OmegaConf.merge(own, changes))
-    for key in ("sampler", "metric"):
-        if cfg.get(key) is not None:
-            replaced[key] = cfg[key]
+    checkpoint = _checkpoint(run.path, own)
+    said = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    merged = {key: said[key] for key in ("sampling", "trainer", "cache") if key in said}
+    replaced = cast(DictConfig, OmegaConf.merge(own, merged))
+    replaced.update({key: said[key] for key in ("sampler", "metric") if key in said})
     chosen = {key: str(value) for key, value in run.record.items()}
     parts, where = build.problem(replaced, chosen), build.device(cfg)
     denoiser = build.denoiser(replaced, parts, where)
@@ -77,19 +68,4 @@ def _checkpoint(path: Path, own: Any) -> dict[str, Any]:
             f"run={path}: no checkpoint yet ({file.name} is missing). A run writes one every checkpoint.every_n_steps "
             "and at its end; type its command again to go on."
         )
-    try:
-        checkpoint = cast(dict[str, Any], torch.load(file, map_location="cpu", weights_only=True))
-        theirs = identity(checkpoint["diffexp"]["config"])
-    except Exception as error:
-        raise ValueError(
-            f"{file} is no checkpoint of diffexp that can be read ({' '.join(str(error).split())[:200]}). "
-            "Delete it and type the run's command again."
-        ) from error
-    mine = identity(cast(dict[str, Any], OmegaConf.to_container(own)))
-    if theirs != mine:
-        keys = sorted(k for k in theirs.keys() | mine.keys() if theirs.get(k) != mine.get(k))
-        raise ValueError(
-            f"{file} is a checkpoint of another configuration: it differs from config.yaml in {', '.join(keys[:6])}. "
-            "Put the run's own checkpoint back, or train it anew under another study=."
-        )
-    return checkpoint
+    return read_checkpoint(file, cast(dict[str, Any], OmegaConf.to_container(own)))

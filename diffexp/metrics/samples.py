@@ -18,6 +18,7 @@ from diffexp.data.base import SPLITS
 from diffexp.data.pixels import to_uint8
 from diffexp.files import cache_folder
 from diffexp.metrics import distance
+from diffexp.metrics.classifier import ClassifierFeatures
 from diffexp.metrics.features import FeatureRecipe, Features, FeatureVectors
 from diffexp.metrics.reference import Floor, Reference, floor, reference
 from diffexp.shapes import Images
@@ -112,7 +113,9 @@ class PreparedSampleMetric:
 
         Besides `NAME` and `NAME/floor` there are `NAME/floor_count` where the held-out images are fewer than
         the samples (the floor is then too high), and `NAME/unreliable` or `NAME/floor/unreliable`, 1.0, where
-        the images are no more than the features' dimensions. If a sample is not finite the distances are NaN.
+        the images are no more than the features' dimensions; for a classifier's features `NAME/accuracy`, its share
+        of held-out images named rightly, and `NAME/chance`, that of guessing. If a sample is not finite
+        the distances are NaN.
         """
         frechet, kid = self._name(self.features.frechet_name), self._name("kid")
         found = self._features_of(generate)
@@ -124,6 +127,11 @@ class PreparedSampleMetric:
         }
         if self.floor.count < self.count:
             values |= {f"{name}/floor_count": float(self.floor.count) for name in (frechet, kid)}
+        if isinstance(self.features, ClassifierFeatures) and self.data.classes:
+            values |= {
+                f"{frechet}/accuracy": self.features.heldout_accuracy,
+                f"{frechet}/chance": 1 / self.data.classes,
+            }
         for key, count in ((frechet, self.count), (f"{frechet}/floor", self.floor.count)):
             count, dimension = min(count, self.reference.moments.count), self.features.dimension
             if count <= dimension:

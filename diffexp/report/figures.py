@@ -12,9 +12,9 @@ from typing import Any, cast
 from diffexp.report.curves import Curves
 from diffexp.report.look import Look, drawn
 from diffexp.report.metrics import CURRENCIES
-from diffexp.report.rows import Row
+from diffexp.report.rows import RATE, Row
 from diffexp.report.statistics import Mean, mean_over_seeds
-from diffexp.report.summary import RATE, Summary
+from diffexp.report.summary import Summary
 from diffexp.runs import Run
 
 Trace = dict[str, Any]

@@ -51,7 +51,8 @@ def _grids(first: list[_Picture], pictures: list[_Picture], folder: Path, room: 
         if data.startswith(b"\x89PNG\r\n\x1a\n"):
             room.left -= len(data)
             uri = f"data:image/png;base64,{base64.b64encode(data).decode()}"
-            yield f'<figure><img alt="{escape(label)}" src="{uri}"><figcaption>{caption}</figcaption></figure>'
+            yield f'<figure><a href="{link(file, folder)}" title="the file itself">'
+            yield f'<img alt="{escape(label)}" src="{uri}"></a><figcaption>{caption}</figcaption></figure>'
         else:
             why = "not embedded, to keep the page small" if not data else "not a PNG file"
             where = f'<a href="{link(file, folder)}">{escape(file.name)}</a>'

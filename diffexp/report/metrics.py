@@ -10,7 +10,7 @@ MEANINGS = {
     "eps": "squared error of the eps that the network's answer implies, on the same fixed held-out "
     "(x0, t, eps) for every run; answering eps = 0 costs about 1",
     "x0": "the same belief read as a clean image: e^-lam times the eps-error at log-SNR lam, so it counts high noise",
-    "v": "the same belief in v units: 1 + e^-lam times the eps-error (where alpha^2 + sigma^2 = 1)",
+    "v": "the same belief in v units: (1 + e^-lam) times the eps-error (where alpha^2 + sigma^2 = 1)",
     "score": "the same belief as a score: 1 / sigma^2 times the eps-error, so it counts low noise",
     "bits": "the variational bound in bits per dimension",
     "fd": "Frechet distance between features of samples and of real images",

@@ -13,27 +13,20 @@ from pathlib import Path
 from typing import Any, cast
 
 from diffexp.report.curves import read_curves
+from diffexp.report.facts import choosing, facts
+from diffexp.report.failures import failures
 from diffexp.report.figures import Figure, all_figures
 from diffexp.report.grids import samples
 from diffexp.report.links import link, row_anchor, run_anchor
 from diffexp.report.look import Look, drawn, look
 from diffexp.report.metrics import Metric
-from diffexp.report.reasons import reasons
+from diffexp.report.ranking import rankings
+from diffexp.report.reasons import SAMPLES_AND_BELIEFS, reasons, where_totals_lie
 from diffexp.report.results import reading, results_table
 from diffexp.report.rows import common_settings
 from diffexp.report.summary import Summary
-from diffexp.report.verdict import (
-    Winner,
-    confidence,
-    failures,
-    headline,
-    lead,
-    number,
-    progress,
-    question,
-    unranked,
-    winners,
-)
+from diffexp.report.verdict import headline, progress, question
+from diffexp.report.words import number
 from diffexp.runs import Run, strict_json
 
 #: What is shown of a run's record, in this order.
@@ -78,8 +71,10 @@ def _opening(summary: Summary) -> Iterator[str]:
     yield f"<h1>{escape(question(summary))}</h1>"
     written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     yield f'<p class="soft">Study <b>{escape(summary.study)}</b>. {progress(summary)}. Written {written}.</p>'
-    yield f'<p class="headline">{escape(headline(summary))}</p>'
-    yield from _verdicts(summary)
+    yield "".join(f"<p>{escape(fact)}</p>" for fact in [" ".join(facts(summary))] if fact)
+    told = headline(summary)
+    yield '<ul class="headline">' + "".join(f"<li>{escape(sentence)}</li>" for sentence in told) + "</ul>"
+    yield from rankings(summary.best_rate or summary)
     problems = failures(summary)
     if problems:
         yield '<div class="warn" id="failures"><p><b>What went wrong</b></p>'
@@ -87,39 +82,11 @@ def _opening(summary: Summary) -> Iterator[str]:
         yield "</div>"
 
 
-def _verdicts(summary: Summary) -> Iterator[str]:
-    found = winners(summary.best_rate or summary)
-    if not found:
-        return
-    yield '<div class="wide" tabindex="0"><table class="verdicts"><thead><tr><th class="name">in</th>'
-    yield ('<th class="name">best</th><th class="name">next</th><th class="name">the lead</th></tr></thead><tbody>')
-    yield from map(_verdict, found)
-    yield "</tbody></table></div>"
-    yield from (f'<p class="small">{escape(note)}</p>' for note in unranked(summary.best_rate or summary))
-
-
-def _verdict(winner: Winner) -> str:
-    sides = (
-        f'<td data-head="{head}">{escape(row.label)} <a href="#{row_anchor(row)}">{number(value)}</a></td>'
-        for head, row, value in (
-            ("best", winner.best, winner.value),
-            ("next", winner.next, winner.next_value),
-        )
-    )
-    told = f'<a href="#{row_anchor(winner.best)}">{escape(confidence(winner))}</a>'
-    head = f'<th class="name" scope="row">{escape(winner.metric.title)}</th>'
-    return f"<tr>{head}{''.join(sides)}<td>{escape(lead(winner))}; {told}</td></tr>"
-
-
 def _results(summary: Summary, style: Look) -> Iterator[str]:
     yield '<h2 id="results">Results</h2>'
     if summary.best_rate:
         yield "<h3>Each at its best learning rate</h3>"
-        chosen = escape(summary.best_rate.chosen_by or "")
-        yield (
-            f"<p>Of the rates tried, each row's best by mean <code>{chosen}</code>, chosen on these same runs, which "
-        )
-        yield "flatters rows with more rates tried or more scatter.</p>"
+        yield f"<p>{escape(choosing(summary.best_rate))}</p>"
         yield from results_table(summary.best_rate, style)
         yield "<h3>At equal learning rates</h3>"
     yield from results_table(summary, style)
@@ -127,10 +94,17 @@ def _results(summary: Summary, style: Look) -> Iterator[str]:
 
 
 def _reasons(summary: Summary) -> Iterator[str]:
-    found = reasons(summary)
-    if not found:
+    found, totals = reasons(summary), where_totals_lie(summary)
+    if not found and not totals:
         return
-    yield '<h2 id="why">Why</h2><ul class="reasons">'
+    yield '<h2 id="why">Why</h2>'
+    if totals:
+        yield "<p>A total is a sum over noise levels, and each unit weights them in its own way:</p><ul>"
+        yield from (f"<li>{escape(sentence)}</li>" for sentence in totals)
+        yield "</ul>"
+    if totals and any(metric.of_samples for metric in summary.metrics):
+        yield f"<p>{escape(SAMPLES_AND_BELIEFS)}</p>"
+    yield '<ul class="reasons">'
     for label, sentences in found.items():
         yield f"<li><b>{escape(label)}</b>: {escape(' '.join(sentences))}</li>"
     yield "</ul>"
@@ -167,7 +141,10 @@ def _settings(summary: Summary) -> Iterator[str]:
 
 def _runs(summary: Summary, folder: Path, style: Look) -> Iterator[str]:
     yield ('<h2 id="runs">Runs</h2><p class="small">Each with the command that repeats it. Links lead to the run ')
-    yield "directories beside this page.</p>"
+    yield "directories beside this page."
+    if any("hydra.mode=RUN" in run.text("command") for run in summary.runs):
+        yield " <code>hydra.mode=RUN</code>: this one run, where the experiment's file describes a sweep."
+    yield "</p>"
     for row in summary.rows:
         swatch = f'<span class="mark" style="background:{style.colours[row.name]}"></span>'
         counts = ", ".join(f"{count} {name}" for name, count in sorted(row.statuses.items()))

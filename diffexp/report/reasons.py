@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any, cast
 
+from diffexp.report.metrics import CURRENCIES
 from diffexp.report.rows import Row
 from diffexp.report.summary import Summary
 from diffexp.runs import Run
@@ -20,6 +21,58 @@ REGIONS = (
     ("middling noise (log-SNR from -4 to 4)", -4.0, 4.0),
     ("high noise (log-SNR below -4)", float("-inf"), -4.0),
 )
+
+
+SAMPLES_AND_BELIEFS = (
+    "Good samples and a large eps-error need not contradict each other: a sampler hardly feels what the network "
+    "believes at high log-SNR, where x_t is almost the image and an error in eps is a small one in x0, the more so if "
+    "its beliefs are clipped to the range of images."
+)
+_FACTOR = {
+    "eps": "all noise levels count alike",
+    "x0": "e^-lam multiplies the eps-error",
+    "v": "1 + e^-lam multiplies the eps-error",
+    "score": "1 / sigma^2 multiplies the eps-error",
+}
+MOST_OF_IT = 0.75
+"""Part of a total that its bands must hold to be named."""
+
+
+def where_totals_lie(summary: Summary) -> list[str]:
+    """For each unit of the belief error, the noise levels that the baseline's total comes from."""
+    found: list[str] = []
+    for name, rows in summary.groups.items():
+        row = next((row for row in rows if row.done and summary.baselines.get(row.name) is row), None)
+        row = row or next((row for row in rows if row.done), None)
+        if row is None:
+            continue
+        times = _times(row.done[0])
+        prefix = f"{name}: " if name else ""
+        found += [prefix + told for unit in CURRENCIES if (told := _origin(row, unit, times))]
+    return found
+
+
+def _origin(row: Row, unit: str, times: Mapping[tuple[int, int], float]) -> str:
+    """The fewest neighbouring bands that hold most of the total."""
+    parts = {band: times[band] * error for band, error in sorted(_bands(row, unit).items()) if band in times}
+    total = sum(parts.values())
+    if total <= 0 or len(parts) < 3:
+        return ""
+    bands = list(parts)
+    runs = [bands[i:j] for i in range(len(bands)) for j in range(i + 1, len(bands) + 1)]
+    enough = [run for run in runs if sum(parts[band] for band in run) >= MOST_OF_IT * total]
+    run = min(enough, key=lambda run: (len(run), -sum(parts[band] for band in run)))
+    held, timed = sum(parts[band] for band in run) / total, sum(times[band] for band in run) / sum(times.values())
+    low, high = run[0][0], run[-1][1]
+    where = f"from {low} to {high}"
+    if run[-1] == bands[-1]:
+        where = f"above {low}"
+    elif run[0] == bands[0]:
+        where = f"below {high}"
+    return (
+        f"{unit}-error ({_FACTOR[unit]}): {100 * held:.0f} % of {row.phrase}'s total lies at log-SNR {where}, where "
+        f"{100 * timed:.0f} % of the times are."
+    )
 
 
 def reasons(summary: Summary) -> dict[str, list[str]]:

@@ -22,6 +22,12 @@ CHOICES = (
     "optimizer",
 )
 
+#: The configuration key of the learning rate, which is always shown where it varies.
+RATE = "optimizer.lr"
+
+#: Choices that settings elsewhere are adapted to.
+_FOLLOWED = ("schedule", "data", "sampler", "metric", "network")
+
 #: Where a choice's own settings are in the configuration, if not under its own name.
 _PLACE = {"space": "objective.space"}
 
@@ -66,6 +72,12 @@ class Row:
         return ", ".join(words) or self.choices.get("target", "") or self.name
 
     @property
+    def phrase(self) -> str:
+        """The label within a list: "x0", "x0 (space native)"."""
+        head, comma, rest = self.label.partition(", ")
+        return f"{head} ({rest})" if comma else head
+
+    @property
     def target(self) -> str:
         return self.choices.get("target", "")
 
@@ -104,20 +116,58 @@ def group_rows(runs: Iterable[Run]) -> list[Row]:
     """Runs as rows, in a readable order: by target as documented, then by the other varying keys."""
     groups = {name: tuple(group) for name, group in groupby(runs, key=lambda run: run.name)}
     choices = {name: _choices(group) for name, group in groups.items()}
-    settings = {name: _settings(group) for name, group in groups.items()}
+    found = {name: settings(group) for name, group in groups.items()}
     known = [name for name in groups if choices[name]]
     keys = [key for key in CHOICES if _varies(choices[name].get(key) for name in known)]
-    configured = [name for name in known if settings[name]]
+    configured = [name for name in known if found[name]]
     explained = [_PLACE.get(key, key) for key in keys]
-    for key in sorted({key for name in configured for key in settings[name]}):
-        varies = _varies(settings[name].get(key, ABSENT) for name in configured)
+    for key in sorted({key for name in configured for key in found[name]}):
+        varies = _varies(found[name].get(key, ABSENT) for name in configured)
         if varies and not any(key == place or key.startswith(f"{place}.") for place in explained):
             keys.append(key)
+    keys = _without_repeats(keys, {name: choices[name] | found[name] for name in configured})
     for name in configured:
-        choices[name] |= {key: settings[name].get(key, ABSENT) for key in keys if key not in CHOICES}
-    keys += _tell_apart(known, keys, choices, settings)
+        choices[name] |= {key: found[name].get(key, ABSENT) for key in keys if key not in CHOICES}
+    keys += _tell_apart(known, keys, choices, found)
     rows = [Row(name, group, choices[name], tuple(keys) if choices[name] else ()) for name, group in groups.items()]
     return sorted(rows, key=lambda row: (not row.choices, [_order(row, key) for key in keys], row.name))
+
+
+def _without_repeats(keys: Sequence[str], tables: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """The keys that say something of their own.
+
+    A setting repeats another of the same last name if it has its value wherever it is there at all (`sampler.clip`,
+    filled in from `sampling.clip`), and it follows a choice, `_FOLLOWED`, whose value decides its own
+    (`times.t_max` of each schedule). What goes with the target stays: it competes with the target as an explanation.
+    """
+    kept: list[str] = []
+    for key in sorted(keys, key=lambda key: (key not in CHOICES, key.startswith("sampler."))):
+        others = [other for other in kept if other.rpartition(".")[2] == key.rpartition(".")[2]]
+        repeats = any(
+            all(table.get(key, table.get(other)) == table.get(other) for table in tables.values()) for other in others
+        )
+        follows = key not in CHOICES and key != RATE and any(_decides(other, key, tables) for other in kept)
+        if not (repeats or follows):
+            kept.append(key)
+    return [key for key in keys if key in kept]
+
+
+def _decides(choice: str, key: str, tables: Mapping[str, Mapping[str, str]]) -> bool:
+    pairs = {(table.get(choice), table.get(key)) for table in tables.values()}
+    return choice in _FOLLOWED and len(pairs) == len({value for value, _ in pairs})
+
+
+def followers(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """By choice, the settings elsewhere that vary with it and are not named in the rows for that."""
+    tables = {row.name: {**settings(row.runs), **row.choices} for row in rows if row.choices and settings(row.runs)}
+    shown = next((row.keys for row in rows if row.keys), ())
+    found: dict[str, list[str]] = {}
+    for key in sorted({key for table in tables.values() for key in table} - set(CHOICES) - set(shown)):
+        own = any(key.startswith(f"{_PLACE.get(choice, choice)}.") for choice in shown)
+        choice = next((other for other in shown if _decides(other, key, tables)), None)
+        if choice and not own and _varies(table.get(key) for table in tables.values()):
+            found.setdefault(choice, []).append(key)
+    return found
 
 
 def common_choices(rows: Sequence[Row]) -> dict[str, str]:
@@ -129,9 +179,16 @@ def common_choices(rows: Sequence[Row]) -> dict[str, str]:
 
 def common_settings(rows: Sequence[Row]) -> dict[str, str]:
     """The configuration keys that all rows share, flat, in the configuration's order."""
-    settings = [settings for row in rows if (settings := _settings(row.runs))]
-    first = settings[0] if settings else {}
-    return {key: value for key, value in first.items() if all(other.get(key) == value for other in settings)}
+    found = [table for row in rows if (table := settings(row.runs))]
+    first = found[0] if found else {}
+    return {key: value for key, value in first.items() if all(other.get(key) == value for other in found)}
+
+
+def settings(runs: Sequence[Run]) -> dict[str, str]:
+    """What decides a row's numbers, flat, as text; see `diffexp.runs.identity`."""
+    empty: Mapping[str, Any] = {}
+    config = next((run.config for run in runs if run.config), empty)
+    return {key: text(value) for key, value in identity(config).items()}
 
 
 def text(value: object) -> str:
@@ -146,25 +203,19 @@ def _choices(runs: Sequence[Run]) -> dict[str, str]:
     return {key: value[:120] for key in CHOICES if (value := recorded.text(key))}
 
 
-def _settings(runs: Sequence[Run]) -> dict[str, str]:
-    empty: Mapping[str, Any] = {}
-    config = next((run.config for run in runs if run.config), empty)
-    return {key: text(value) for key, value in identity(config).items()}
-
-
 def _tell_apart(
     names: Sequence[str],
     keys: Sequence[str],
     choices: dict[str, dict[str, str]],
-    settings: Mapping[str, Mapping[str, str]],
+    found: Mapping[str, Mapping[str, str]],
 ) -> list[str]:
     """Further keys for rows that would otherwise share a label, such as two settings of one target."""
     twins = _twins(names, keys, choices)
-    pairs = [(settings[one], settings[two]) for one, two in twins]
+    pairs = [(found[one], found[two]) for one, two in twins]
     candidates = sorted({key for pair in pairs for table in pair for key in table} - set(keys))
     added = [key for key in candidates if any(one.get(key) != two.get(key) for one, two in pairs)]
     for name in names:
-        choices[name] |= {key: settings[name].get(key, ABSENT) for key in added}
+        choices[name] |= {key: found[name].get(key, ABSENT) for key in added}
     left = {name for pair in _twins(names, [*keys, *added], choices) for name in pair}
     if left:
         added.append("directory")

@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from diffexp.report.groups import comparable_rows, same_data
 from diffexp.report.metrics import Metric, comparable_metrics
-from diffexp.report.rows import Row, common_choices, group_rows
+from diffexp.report.rows import RATE, Row, common_choices, group_rows
 from diffexp.report.statistics import Mean, holm, mean_over_seeds, paired_difference
+from diffexp.report.training import Training, trained
 from diffexp.runs import Run, read_study
 
-#: The configuration key of a learning-rate sweep, and what a rate is chosen by.
-RATE = "optimizer.lr"
+#: What a row's learning rate is chosen by, where several were tried.
 CHOSEN_BY = "val/belief_eps"
 
 
@@ -48,6 +49,8 @@ class Summary:
         baseline: The choices that make a row a baseline, such as {"target": "epsilon"}.
         baselines: For each row's name, its baseline row, if there is one.
         cells: By row name and metric key; `metrics` are those shown, further ones are only in the JSON.
+        groups: The rows whose belief errors may be compared, by what they were measured on.
+        training: By row name, what its training curves say of its end.
         chosen_by: The metric by which each row was taken from several learning rates, if so.
     """
 
@@ -60,6 +63,8 @@ class Summary:
     metrics: Sequence[Metric]
     cells: Mapping[tuple[str, str], Cell]
     common: Mapping[str, str]
+    groups: Mapping[str, Sequence[Row]]
+    training: Mapping[str, Training]
     chosen_by: str | None = None
     best_rate: "Summary | None" = field(default=None, repr=False)
 
@@ -124,7 +129,7 @@ def summarise(path: Path, baseline: str | None = None, chosen_by: str = CHOSEN_B
         return whole
     without_rate = tuple(key for key in keys if key != RATE)
     overrides = {key: value for key, value in overrides.items() if key != RATE} or {
-        key: chosen[0].choices[key] for key in without_rate
+        key: chosen[0].choices[key] for key in without_rate if key in _baseline(None, chosen, without_rate)
     }
     best = _sum_up(study, path, chosen, without_rate, overrides)
     return replace(whole, best_rate=replace(best, chosen_by=chosen_by))
@@ -144,6 +149,9 @@ def _sum_up(study: str, path: Path, rows: Sequence[Row], keys: tuple[str, ...], 
     found |= {key for values in partial.values() for key in values}
     metrics = comparable_metrics(found)
     comparable = {metric.key for metric in metrics}
+    groups = comparable_rows(rows)
+    group_of = {row.name: name for name, group in groups.items() for row in group}
+    one_data = same_data(rows)
     place = {tuple(row.choices.get(key) for key in keys): row for row in rows if row.choices}
     baselines = {
         row.name: partner
@@ -158,6 +166,8 @@ def _sum_up(study: str, path: Path, rows: Sequence[Row], keys: tuple[str, ...], 
             values = row.values(key)
             partner = baselines.get(row.name)
             paired = key in comparable and partner is not None and partner.name != row.name
+            if paired and partner and group_of[partner.name] != group_of[row.name]:
+                paired = Metric(key).of_samples and one_data
             floors = row.values(Metric(key).floor)
             cells[row.name, key] = Cell(
                 mean_over_seeds(list(values.values())),
@@ -165,8 +175,10 @@ def _sum_up(study: str, path: Path, rows: Sequence[Row], keys: tuple[str, ...], 
                 paired_difference(values, partner.values(key)) if paired and partner else None,
                 floor=sum(floors.values()) / len(floors) if floors else None,
             )
-        _correct(cells, [(row.name, key) for row in rows])
-    return Summary(study, path, rows, keys, baseline, baselines, metrics, cells, common_choices(rows))
+        for group in groups.values():
+            _correct(cells, [(row.name, key) for row in group])
+    training = {row.name: trained(row) for row in rows if row.done}
+    return Summary(study, path, rows, keys, baseline, baselines, metrics, cells, common_choices(rows), groups, training)
 
 
 def _correct(cells: dict[tuple[str, str], Cell], family: Sequence[tuple[str, str]]) -> None:
@@ -193,7 +205,9 @@ def _baseline(typed: str | None, rows: Sequence[Row], keys: tuple[str, ...]) -> 
     if typed is None:
         if "target" in keys and "epsilon" in targets:
             return {"target": "epsilon"}
-        return {key: rows[0].choices.get(key, "") for key in keys}
+        groups = comparable_rows(rows).values()
+        within = [key for key in keys if any(len({row.choices.get(key) for row in group}) > 1 for group in groups)]
+        return {key: rows[0].choices.get(key, "") for key in within}
     parts = [part.partition("=") for part in typed.split(",")]
     wanted = {key: value for key, equals, value in parts if equals} or {"target": typed}
     for key, value in wanted.items():

@@ -5,11 +5,14 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
+from diffexp.report.facts import choosing, facts
+from diffexp.report.failures import cautions, failures
 from diffexp.report.rows import Row
 from diffexp.report.statistics import Mean
 from diffexp.report.summary import Summary
 from diffexp.report.terminal import status
-from diffexp.report.verdict import cautions, failures, headline, interval, number, progress, question
+from diffexp.report.verdict import headline, progress, question
+from diffexp.report.words import interval, number
 from diffexp.runs import Run, strict_json
 
 
@@ -57,16 +60,14 @@ def to_markdown(summary: Summary) -> str:
     parts = [
         f"# {_plain(summary.study)}",
         _plain(question(summary)),
-        _plain(headline(summary)),
-        f"{progress(summary)}.",
+        "\n".join(f"- {_plain(sentence)}" for sentence in headline(summary)),
+        _plain(" ".join([f"{progress(summary)}.", *facts(summary)])),
     ]
     parts.append(_markdown_table(summary))
     if summary.best_rate:
-        parts.append(
-            f"Each at its best learning rate, chosen by {_plain(summary.best_rate.chosen_by or '')} on these same runs:"
-        )
+        parts.append(f"Each at its best learning rate. {_plain(choosing(summary.best_rate))}")
         parts.append(_markdown_table(summary.best_rate))
-    reading = "Mean over seeds [95 % Student-t interval]; n = 1: one seed gives no interval."
+    reading = "Means over n seeds, with their 95 % Student-t interval where there are several."
     if summary.compares:
         reading += f" d: difference to {_plain(summary.baseline_label)}, paired by seed."
     parts.append(reading)
@@ -96,8 +97,10 @@ def _cell(summary: Summary, row: Row, metric: str) -> str:
     cell = summary.cell(row, metric)
     if cell.value is None:
         return "-" if cell.so_far is None else f"({number(cell.so_far)} so far)"
+    n, pairs = cell.value.n, cell.difference.n if cell.difference else cell.value.n
+    value = interval(cell.value) + (f" (n = {n})" if n != len(row.done) else "")
     difference = f"; d {interval(cell.difference)}" if cell.difference else ""
-    return f"{interval(cell.value)}{difference}"
+    return value + difference + (f" (n = {pairs})" if pairs != n else "")
 
 
 def _line(cells: list[str]) -> str:

@@ -1,70 +1,112 @@
 """A study in a terminal."""
 
 import io
-from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from diffexp.report.facts import choosing, facts
+from diffexp.report.failures import cautions, failures
 from diffexp.report.metrics import Metric
 from diffexp.report.rows import Row
 from diffexp.report.summary import Cell, Summary
-from diffexp.report.verdict import cautions, failures, headline, number, progress, question
+from diffexp.report.verdict import headline, progress, question
+from diffexp.report.words import number
+
+_FOR_NUMBERS = 24
+"""Columns of text to be kept for the count and one metric."""
+_WIDE = Console(width=10_000)
 
 
 def print_summary(summary: Summary, console: Console) -> None:
     """The question, the numbers, what went wrong, the verdict. Names are text, never markup."""
     console.print(Text(f"{summary.study}: {question(summary)}", style="bold"))
-    console.print(Text(f"{progress(summary)}. Equal for all: {_equal(summary)}."))
+    console.print(Text(" ".join([f"{progress(summary)}.", *facts(summary), f"Equal for all: {_equal(summary)}."])))
     _print_tables(summary, console, "At equal learning rates" if summary.best_rate else None)
     if summary.best_rate:
-        title = f"Each at its best learning rate, chosen by {summary.best_rate.chosen_by} on these same runs"
-        _print_tables(summary.best_rate, console, title)
+        _print_tables(summary.best_rate, console, "Each at its best learning rate")
+        console.print(Text(choosing(summary.best_rate), style="dim"))
     console.print(Text(legend(summary), style="dim"))
     for sentence in [*cautions(summary), *failures(summary)]:
         console.print(Text(f"! {sentence}", style="yellow"))
-    console.print(Text(headline(summary), style="bold"))
+    for sentence in headline(summary):
+        console.print(Text(sentence, style="bold"))
 
 
 def legend(summary: Summary) -> str:
     """How the table is to be read, in one or two sentences."""
-    several = summary.most_seeds > 1
-    means = "Means over seeds, +- the half width of the 95 % Student-t interval."
-    words = means if several else "One seed (n = 1): no confidence intervals."
+    seeds = summary.most_seeds
+    words = "Means over n seeds, +- the half width of the 95 % Student-t interval."
+    if seeds <= 1:
+        words = "One seed (n = 1): no confidence intervals." if seeds else "No run is done; (): where a run stood."
     if summary.compares:
         words += f" d: difference to {summary.baseline_label}, paired by seed"
-        words += "; * marks intervals without 0." if several else "."
+        words += "; * marks intervals without 0." if seeds > 1 else "."
     return words
 
 
 def _print_tables(summary: Summary, console: Console, title: str | None) -> None:
-    """One table, or where the terminal is narrow one of beliefs and one of samples."""
-    metrics = list(summary.metrics)
-    parts = [metrics]
-    if console.width < 24 + 11 * len(metrics):
-        parts = [[m for m in metrics if not m.of_samples], [m for m in metrics if m.of_samples]]
-    for part in parts:
-        if part or part is metrics:
-            console.print(_table(summary, part, title))
+    """As many tables below each other as the width takes, each with all rows; names are never broken.
+
+    Where the names alone would fill the width, rows are numbered and their names listed first.
+    """
+    keys = list(summary.columns or ("target",))
+    names = [row.names(summary.columns) for row in summary.rows]
+    if sum(max(map(cell_len, column)) + 1 for column in zip(keys, *names, strict=True)) > console.width - _FOR_NUMBERS:
+        for number_, row in enumerate(summary.rows, start=1):
+            console.print(Text(f"#{number_} {row.label}", style="bold"))
+        keys, names = ["row"], [[f"#{place}"] for place in range(1, len(names) + 1)]
+    columns = [_column(summary, metric) for metric in summary.metrics]
+    beliefs = [column for metric, column in zip(summary.metrics, columns, strict=True) if not metric.of_samples]
+    tables = [columns]
+    if _width(_table(summary, keys, names, columns, title)) > console.width:
+        tables = [part for kind in (beliefs, [c for c in columns if c not in beliefs])
+                  for part in _fitting(summary, keys, names, kind, console.width)]  # fmt: skip
+    for table in tables:
+        console.print(_table(summary, keys, names, table, title))
 
 
-def _table(summary: Summary, metrics: Sequence[Metric], title: str | None) -> Table:
+def _fitting(
+    summary: Summary, keys: list[str], names: list[list[str]], columns: list[list[Text]], width: int
+) -> list[list[list[Text]]]:
+    """`columns` in parts that fit side by side, at least one in each."""
+    parts: list[list[list[Text]]] = []
+    for column in columns:
+        if parts and _width(_table(summary, keys, names, [*parts[-1], column], None)) <= width:
+            parts[-1].append(column)
+        else:
+            parts.append([column])
+    return parts
+
+
+def _width(table: Table) -> int:
+    return table.__rich_measure__(_WIDE, _WIDE.options).minimum
+
+
+def _column(summary: Summary, metric: Metric) -> list[Text]:
+    """A metric's heading, cells and floor."""
+    cells = [_cell(summary.cell(row, metric)) for row in summary.rows]
+    return [Text(_heading(metric)), *cells, Text(_floor(summary, metric), style="dim")]
+
+
+def _table(
+    summary: Summary, keys: list[str], names: list[list[str]], columns: list[list[Text]], title: str | None
+) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for key in summary.columns or ("target",):
-        table.add_column(Text(key), style="bold", overflow="fold")
-    table.add_column("n", justify="right")
-    for metric in metrics:
-        table.add_column(Text(_heading(metric)), justify="right", overflow="fold")
-    for row in summary.rows:
-        cells = [_cell(summary.cell(row, metric)) for metric in metrics]
-        names = [Text(name) for name in row.names(summary.columns)]
-        table.add_row(*names, Text(status(row).replace(", ", "\n")), *cells)
-    floors = [_floor(summary, metric) for metric in metrics]
+    for key in keys:
+        table.add_column(Text(key), style="bold", no_wrap=True)
+    table.add_column("n", justify="right", no_wrap=True)
+    for column in columns:
+        table.add_column(column[0], justify="right", no_wrap=True)
+    for place, row in enumerate(summary.rows):
+        cells = [column[place + 1] for column in columns]
+        table.add_row(*map(Text, names[place]), Text(status(row).replace(", ", "\n")), *cells)
+    floors = [column[-1] for column in columns]
     if any(floors):
-        blank = [""] * (max(len(summary.columns), 1))
-        table.add_row(Text("floor", style="dim"), *blank, *(Text(floor, style="dim") for floor in floors))
+        table.add_row(Text("floor", style="dim"), *[""] * len(keys), *floors)
     return table
 
 

@@ -1,79 +1,28 @@
-"""What the numbers say, in words."""
+"""The verdict, in words."""
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
 
 from diffexp.report.metrics import Metric
-from diffexp.report.rows import Row
-from diffexp.report.statistics import Mean, paired_difference
+from diffexp.report.rows import RATE, Row, short
+from diffexp.report.standing import EQUAL, EQUAL_FOR_ONE_SEED, Standing, sections, standings
 from diffexp.report.summary import Summary
-from diffexp.runs import Run
+from diffexp.report.words import counted, interval, listed, share
 
-#: A sample metric this many times that of the best row, and of the floor, is called a failure.
-MANY_TIMES = 5.0
-
-#: A run that says "running" and has not been heard of for so long is pointed out.
-SILENT = timedelta(minutes=30)
-
-
-@dataclass(frozen=True)
-class Winner:
-    """The best row in one metric, and the next.
-
-    Attributes:
-        difference: Best minus next, paired by seed.
-    """
-
-    metric: Metric
-    best: Row
-    next: Row
-    value: float
-    next_value: float
-    difference: Mean | None
-
-    @property
-    def certain(self) -> bool:
-        return self.difference is not None and self.difference.excludes_zero
-
-
-def number(value: float) -> str:
-    """Four significant digits."""
-    return _signed(f"{value:.4g}")
-
-
-def bounds(mean: Mean) -> str:
-    """ "[0.0094, 0.0151]", to two digits of the interval's half width; "n = 1" for one seed."""
-    if mean.low is None or mean.high is None:
-        return "n = 1"
-    half = mean.high - mean.mean
-    places = 1 - math.floor(math.log10(half)) if half > 0 else 4
-    if not 0 <= places <= 5:
-        return f"[{_signed(f'{mean.low:.4g}')}, {_signed(f'{mean.high:.4g}')}]"
-    return f"[{_signed(f'{mean.low:.{places}f}')}, {_signed(f'{mean.high:.{places}f}')}]"
-
-
-def interval(mean: Mean) -> str:
-    """ "0.012 [0.009, 0.015]", or "0.012 (n = 1)"."""
-    return f"{number(mean.mean)} (n = 1)" if mean.low is None else f"{number(mean.mean)} {bounds(mean)}"
-
-
-def _signed(digits: str) -> str:
-    """A true minus sign, but not within an exponent."""
-    return digits.replace("-", "\N{MINUS SIGN}", 1) if digits.startswith("-") else digits
+MOST_NAMES = 6
 
 
 def question(summary: Summary) -> str:
     """The study's question, from what varies."""
-    others = [key for key in summary.keys if key != "target"]
-    with_others = f", and what do {_and(others)} change" if others else ""
+    others = [
+        "the learning rate" if key == RATE else short(key, summary.keys) for key in summary.keys if key != "target"
+    ]
+    do = "does" if len(others) == 1 else "do"
     if "target" in summary.keys:
+        with_others = f", and what {do} {listed(others)} change" if others else ""
         return f"What should the network be asked to predict{with_others}?"
     if others:
-        return f"What does {_and(others)} change, for target {summary.common.get('target', '')}?".replace(
-            ", for target ?", "?"
-        )
+        target = summary.common.get("target", "")
+        return f"What {do} {listed(others)} change{f', for target {target}' if target else ''}?"
     return f"How well does one configuration ({summary.rows[0].label}) do?"
 
 
@@ -81,233 +30,114 @@ def progress(summary: Summary) -> str:
     """ "18 runs: 15 done, 2 running, 1 diverged"."""
     order = ("done", "running", "starting", "interrupted", "diverged", "failed", "unreadable")
     counts = [f"{summary.statuses[status]} {status}" for status in order if summary.statuses[status]]
-    return f"{_count(len(summary.runs), 'run')}: {', '.join(counts)}"
+    return f"{counted(len(summary.runs), 'run')}: {', '.join(counts)}"
 
 
-def ranked(summary: Summary, metric: Metric) -> list[Row]:
-    """The rows that may be ranked against each other, best first.
-
-    A row with fewer seeds than others may lead by the luck of its seeds, so only rows with as many seeds as
-    the second-richest row are ranked, and by the seeds that all of these share.
-    """
-    values = {row.name: row.values(metric.key) for row in summary.rows}
-    counts = sorted((len(seeds) for seeds in values.values() if seeds), reverse=True)
-    if len(counts) < 2:
-        return []
-    rows = [row for row in summary.rows if len(values[row.name]) >= counts[1]]
-    shared = set(values[rows[0].name]).intersection(*(values[row.name] for row in rows))
-    sign = -1 if metric.higher_is_better else 1
-
-    def score(row: Row) -> float:
-        seeds = shared or set(values[row.name])
-        return sign * sum(values[row.name][seed] for seed in seeds) / len(seeds)
-
-    return sorted(rows, key=score)
-
-
-def unranked(summary: Summary) -> list[str]:
-    """A sentence about the rows that have numbers but too few seeds to be ranked."""
-    left_out = {
-        row.label: len(values)
-        for metric in summary.metrics
-        if (rows := ranked(summary, metric))
-        for row in summary.rows
-        if (values := row.values(metric.key)) and row not in rows
-    }
-    if not left_out:
-        return []
-    listed = _and([f"{label} ({_count(n, 'seed')})" for label, n in left_out.items()])
-    return [f"Not ranked, for having fewer finished seeds than the others: {listed}."]
-
-
-def winners(summary: Summary) -> list[Winner]:
-    """The best row in each metric, where at least two rows can be ranked."""
-    found: list[Winner] = []
-    for metric in summary.metrics:
-        rows = ranked(summary, metric)
-        if len(rows) > 1:
-            values = [summary.cell(row, metric).value for row in rows[:2]]
-            best, second = (value.mean if value else math.nan for value in values)
-            difference = paired_difference(rows[0].values(metric.key), rows[1].values(metric.key))
-            found.append(Winner(metric, rows[0], rows[1], best, second, difference))
-    return found
-
-
-def headline(summary: Summary) -> str:
-    """The verdict in one or two sentences."""
+def headline(summary: Summary) -> list[str]:
+    """The verdict in a few sentences."""
     summary = summary.best_rate or summary
-    found = winners(summary)
-    if not found:
-        if summary.statuses["done"] == 0:
-            return "No run is done yet, so there is no verdict."
-        return "Only one row has finished runs: there is nothing to compare it with yet."
-    sentence = "; ".join(f"{label} {what}" for label, what in _praise(found)) + "."
-    rate = " Each row is taken at its best learning rate." if summary.chosen_by else ""
-    if summary.most_seeds <= 1:
-        return (
-            f"With one seed, {sentence}{rate} One seed gives no confidence interval: these are "
-            "observations, and "
-            "another seed may order close rows otherwise."
-        )
-    certain = [winner for winner in found if winner.certain]
-    if len(certain) == len(found):
-        told = "In each of these the lead over the next row holds at the 95 % level, paired by seed."
-    elif certain:
-        names = _and([_short_title(winner.metric) for winner in certain])
-        told = (
-            f"The lead over the next row holds at the 95 % level, paired by seed, in {names} only; the rest are ties."
-        )
-    else:
-        told = "No lead over the next row holds at the 95 % level, paired by seed: call them ties."
-    return f"{sentence}{rate} {told}"
+    if summary.statuses["done"] == 0:
+        return ["No run is done yet, so there is no verdict."]
+    told = [f"{name[:1].upper()}{name[1:]}. {sentence}" if name else sentence
+            for name, part in sections(summary) for sentence in _sentences(part)]  # fmt: skip
+    groups = [not_comparable(summary)] if len(summary.groups) > 1 else []
+    if not told:
+        where = "Within no group have two rows finished" if groups else "Only one row has finished runs"
+        return [*groups, f"{where}: there is nothing to compare it with yet."]
+    rate = ["Each row is taken at its best learning rate."] if summary.chosen_by else []
+    return [*groups, *rate, *told, _basis(summary)]
 
 
-def lead(winner: Winner) -> str:
-    """ "3.4 % below", the best row's distance from the next; an absolute one where a share means nothing."""
-    value, other = winner.value, winner.next_value
-    where = "above" if winner.metric.higher_is_better else "below"
-    gap = abs(other - value)
-    return f"{100 * gap / abs(other):.2g} % {where}" if value * other > 0 else f"{number(gap)} {where}"
-
-
-def confidence(winner: Winner) -> str:
-    """What the paired difference between the best row and the next allows to say."""
-    difference = winner.difference
-    if difference is None:
-        return "no seed in common, so no paired difference"
-    if difference.low is None:
-        return "one seed: no confidence interval"
-    told = "a clear lead" if winner.certain else "a tie so far"
-    return f"paired difference {interval(difference)} over {difference.n} seeds: {told}"
-
-
-def failures(summary: Summary, now: datetime | None = None) -> list[str]:
-    """What went wrong, row by row, in sentences."""
-    best = {
-        metric.key: min((value.mean for row in summary.rows if (value := summary.cell(row, metric).value)), default=0.0)
-        for metric in summary.metrics
-        if metric.of_samples and not metric.higher_is_better
-    }
-    sentences: list[str] = []
-    for row in summary.rows:
-        sentences += _row_failures(summary, row, best)
-        sentences += [_silence(row, run, now or datetime.now(UTC)) for run in row.runs]
-    lengths = {run.number("images_seen") for row in summary.rows for run in row.done} - {None}
-    if len(lengths) > 1:
-        shown = _and([f"{length:,.0f}" for length in sorted(length for length in lengths if length is not None)])
-        sentences.append(
-            f"Finished runs have seen different numbers of images ({shown}): their numbers are not comparable."
-        )
-    return [sentence for sentence in sentences if sentence]
-
-
-def cautions(summary: Summary) -> list[str]:
-    """What limits the metrics themselves."""
-    sentences: list[str] = []
-    finals = [run.final for row in summary.rows for run in row.done]
-    for metric in summary.metrics:
-        counts = [final[metric.floor_count] for final in finals if metric.floor_count in final]
-        if counts:
-            what = (
-                "scatters more" if metric.family == "kid" else "is therefore too high: good samples may fall below it"
-            )
-            sentences.append(
-                f"The floor of {metric.title} rests on {min(counts):,.0f} held-out images, fewer than there are "
-                f"samples, and {what}."
-            )
-        if any(final.get(metric.unreliable) for final in finals):
-            sentences.append(
-                f"{metric.title} is unreliable here: it rests on no more images than its features have dimensions."
-            )
-    return sentences
-
-
-def _row_failures(summary: Summary, row: Row, best: Mapping[str, float]) -> list[str]:
-    counts, total = row.statuses, len(row.runs)
-    sentences: list[str] = []
-    if counts["diverged"]:
-        kept = "its means are over the survivors" if row.done else "it has no means"
-        sentences.append(
-            f"{row.label} diverged in {counts['diverged']} of {_count(total, 'run')} "
-            f"(the loss stopped being finite); {kept}."
-        )
-    if counts["failed"]:
-        errors = [run.text("error") for run in row.runs if run.status == "failed" and run.text("error")]
-        why = f": {errors[0][:300].rstrip('.')}" if errors else ""
-        sentences.append(f"{row.label} failed in {counts['failed']} of {_count(total, 'run')}{why}.")
-    loss, zero = summary.cell(row, "val/loss").value, summary.cell(row, "val/zero_loss").value
-    if loss and zero and loss.mean >= zero.mean:
-        sentences.append(
-            f"{row.label} learned nothing: its loss {number(loss.mean)} on held-out images is no "
-            "lower than that of "
-            f"predicting zero ({number(zero.mean)})."
-        )
-    belief = summary.cell(row, "val/belief_eps").value
-    if belief and belief.mean >= 1:
-        sentences.append(
-            f"{row.label} failed as a belief: its error in eps is {number(belief.mean)}, no better than answering "
-            "eps = 0, which costs about 1."
-        )
-    missing = [m.title for m in summary.metrics if m.of_samples and not summary.cell(row, m).value]
-    if row.done and missing and row.choices.get("metric") != "none":
-        sentences.append(
-            f"{row.label} has no {_and(missing)} though it is done: its samples were not finite, or were not measured."
-        )
-    for metric in summary.metrics:
-        cell = summary.cell(row, metric)
-        reference = max(best.get(metric.key, 0.0), cell.floor or 0.0)
-        if metric.key in best and cell.value and reference > 0 and cell.value.mean > MANY_TIMES * reference:
-            floor = f", and {cell.value.mean / cell.floor:.0f} times the floor" if cell.floor and cell.floor > 0 else ""
-            times = (
-                f"{cell.value.mean / best[metric.key]:.0f} times that of the best row"
-                if best[metric.key] > 0
-                else "far from the best row's"
-            )
-            sentences.append(
-                f"{row.label} failed as a sampler: {metric.title} is {number(cell.value.mean)}, {times}{floor}."
-            )
-            break
-    return sentences
-
-
-def _silence(row: Row, run: Run, now: datetime) -> str:
-    if run.status != "running":
-        return ""
-    try:
-        silent = now - datetime.fromisoformat(run.text("updated"))
-    except (ValueError, TypeError):
-        return ""
-    if silent < SILENT:
-        return ""
-    hours = silent.total_seconds() / 3600
-    ago = f"{hours:.0f} hours" if hours >= 2 else f"{silent.total_seconds() / 60:.0f} minutes"
+def not_comparable(summary: Summary) -> str:
+    """Why there is more than one ranking."""
+    names = listed(list(summary.groups), MOST_NAMES)
     return (
-        f"{row.label}, seed {run.seed} says it is running, but has written nothing for {ago}: it was probably stopped."
+        "Belief errors are compared only where the held-out images, noise and noise levels are the same, so there is a "
+        f"ranking for each of {names}."
     )
 
 
-def _praise(found: Sequence[Winner]) -> list[tuple[str, str]]:
-    """By row: "has the lowest belief error in eps and v units, and the best bits/dim"."""
-    groups: dict[str, list[Winner]] = {}
-    for winner in found:
-        groups.setdefault(winner.best.label, []).append(winner)
-    praise: list[tuple[str, str]] = []
-    for label, won in groups.items():
-        units = [winner.metric.currency for winner in won if winner.metric.currency]
-        others = [winner.metric.title for winner in won if not winner.metric.currency]
-        parts = [f"the lowest belief error in {_and(units)} units"] if units else []
-        parts += [f"the best {_and(others)}"] if others else []
-        praise.append((label, f"has {', and '.join(parts)}"))
-    return praise
+def _basis(summary: Summary) -> str:
+    if summary.most_seeds <= 1:
+        return (
+            "One seed gives no confidence interval: these are observations, and another seed may order close rows "
+            f"otherwise; leads below {100 * EQUAL_FOR_ONE_SEED:g} % are called equal."
+        )
+    return (
+        "The best row is named first. Clearly worse: the difference to it, paired by seed, excludes 0 at the 95 % "
+        f"level after Holm's correction, and is {100 * EQUAL:g} % or more."
+    )
 
 
-def _short_title(metric: Metric) -> str:
-    return f"{metric.currency} units" if metric.currency else metric.title
+def _sentences(summary: Summary) -> list[str]:
+    """One sentence for the metrics that have the same leaders and the same relation between them."""
+    alike: dict[tuple[str, frozenset[str], str, bool, int], list[Standing]] = {}
+    for standing in standings(summary):
+        leaders = frozenset(row.name for row in standing.level)
+        key = standing.best.name, leaders, relation(standing), bool(standing.behind), standing.seeds
+        alike.setdefault(key, []).append(standing)
+    return [_sentence(group) for group in alike.values()]
 
 
-def _and(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
+def _sentence(alike: Sequence[Standing]) -> str:
+    first = alike[0]
+    everyone = not first.behind and len(first.leaders) > MOST_NAMES
+    told = f"{first.best.phrase} is best"
+    if first.level:
+        told = f"{'all rows' if everyone else named(first.leaders, first)} {relation(first)}"
+    told = f"{_titles([standing.metric for standing in alike])}: {told}"
+    gaps = [standing.gap(row) for standing in alike for row in standing.behind]
+    if not gaps:
+        return f"{told}."
+    few = len(alike) == 1 and len(first.behind) <= 2
+    others = named(first.behind, first) if few else "the others"
+    are = "is" if few and len(first.behind) == 1 else "are"
+    known = [gap for gap in gaps if gap is not None]
+    by = f" by {share(min(known))}{' or more' if len(known) > 1 else ''}" if len(known) == len(gaps) else ""
+    return f"{told}; {others} {are} {'clearly ' if first.seeds > 1 else ''}worse{by}."
 
 
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" + ("" if n == 1 else "s")
+def relation(standing: Standing) -> str:
+    """What holds between the best row and those on its level."""
+    if not standing.level:
+        return ""
+    gaps = [standing.gap(row) for row in standing.level]
+    widest = max((gap for gap in gaps if gap is not None), default=0.0)
+    if None not in gaps and widest < EQUAL:
+        return f"are equal within {100 * EQUAL:g} %"
+    if None not in gaps and standing.seeds == 1:
+        return f"are equal within {100 * EQUAL_FOR_ONE_SEED:g} %"
+    return "cannot be told apart"
+
+
+def named(rows: Sequence[Row], standing: Standing) -> str:
+    """Rows in a list; where all of a target's are in it, the target stands for them."""
+    everyone = [standing.best, *standing.level, *standing.behind]
+    names: list[str] = []
+    for row in rows:
+        alike = [other for other in everyone if other.target == row.target]
+        whole = len(alike) > 1 and len({other.target for other in everyone}) > 1 and all(o in rows for o in alike)
+        name = f"{'both' if len(alike) == 2 else f'all {len(alike)}'} {row.target} rows" if whole else row.phrase
+        names += [] if name in names else [name]
+    return listed(names, MOST_NAMES)
+
+
+def distance(standing: Standing, row: Row) -> str:
+    """ "+3.4 %" from the best; with several seeds the paired difference and its interval."""
+    gap, difference = standing.gap(row), standing.differences[row.name]
+    sign = "\N{MINUS SIGN}" if standing.metric.higher_is_better else "+"
+    parts: list[str] = []
+    if gap is not None:
+        parts.append(f"{1 + gap:.3g} times" if gap >= 1 else share(gap) if gap < 1e-4 else f"{sign}{share(gap)}")
+    if difference is None:
+        parts.append("no seed in common")
+    elif gap is None or difference.n > 1:
+        parts.append(f"d {interval(difference)}")
+    return "; ".join(parts)
+
+
+def _titles(metrics: Sequence[Metric]) -> str:
+    """ "Belief error in eps and v units, bits/dim"."""
+    units = [metric.currency for metric in metrics if metric.currency]
+    others = [metric.title for metric in metrics if not metric.currency]
+    return ", ".join([f"Belief error in {listed(units)} units"] * bool(units) + others)

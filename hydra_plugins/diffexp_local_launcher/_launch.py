@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides, setup_globals
 from hydra.errors import CompactHydraException
+from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from hydra_plugins.diffexp_local_launcher._narrator import Narrator, say
@@ -45,21 +46,26 @@ def launch(launcher: "LocalLauncher", job_overrides: Sequence[Sequence[str]], fi
     sweep: Any = launcher.config
     folder = Path(os.path.abspath(str(sweep.hydra.sweep.dir)))  # noqa: PTH100
     logs = folder / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    returns = [
+    returns: list[Any] = [
         _composed(launcher, list(overrides), first + index, folder) for index, overrides in enumerate(job_overrides)
     ]
+    names = {each.hydra_cfg.hydra.job.num: _named(o) for each, o in zip(returns, job_overrides, strict=True)}
+    todo = [each for each in returns if not _skipped(launcher, each, names)]
+    if not todo:
+        return returns
+    logs.mkdir(parents=True, exist_ok=True)
     program = [*program_again(), *_search_path(sweep)]
+    numbers: list[int] = [each.hydra_cfg.hydra.job.num for each in todo]
     jobs = [
         Job(
             command=[*program, *_overrides(each, folder)],
             folder=sweep.hydra.runtime.cwd,
             environment=_environment(each, launcher),
-            log=logs / f"{first + index}.log",
+            log=logs / f"{number}.log",
         )
-        for index, each in enumerate(returns)
+        for number, each in zip(numbers, todo, strict=True)
     ]
-    narrator = Narrator([job.log for job in jobs], [_named(o) for o in job_overrides], first, launcher.jobs)
+    narrator = Narrator([job.log for job in jobs], numbers, [names[number] for number in numbers], launcher.jobs)
     say(f"{len(jobs)} jobs, {min(launcher.jobs, len(jobs))} at a time; what they print goes to {logs}")
     try:
         codes = run_all(jobs, launcher.jobs, narrator.started, narrator.ended)
@@ -68,12 +74,25 @@ def launch(launcher: "LocalLauncher", job_overrides: Sequence[Sequence[str]], fi
         if str(stopped) == "SIGINT":
             raise KeyboardInterrupt from None
         raise SystemExit(128 + stopped.signal) from None
-    failed = [first + index for index, code in enumerate(codes) if code]
-    for job, code in zip(returns, codes, strict=True):
+    failed = [number for number, code in zip(numbers, codes, strict=True) if code]
+    for job, code in zip(todo, codes, strict=True):
         job.status = JobStatus.FAILED if code else JobStatus.COMPLETED
         if code:
             job.return_value = JobError(_summary(failed, len(jobs), logs))
     return returns
+
+
+def _skipped(launcher: "LocalLauncher", job: Any, names: Mapping[int, str]) -> bool:
+    """Whether the application says that the job needs no process; its words are printed."""
+    line = None
+    if launcher.skip is not None:
+        HydraConfig.instance().set_config(job.hydra_cfg)
+        line = get_method(launcher.skip)(job.cfg)
+    job.status, job.return_value = JobStatus.COMPLETED, None
+    if line is not None:
+        number = job.hydra_cfg.hydra.job.num
+        say(f"#{number} skipped: {names[number]}\n    {line}")
+    return line is not None
 
 
 def program_again() -> list[str]:

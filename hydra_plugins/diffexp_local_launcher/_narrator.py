@@ -17,13 +17,13 @@ class Narrator:
 
     Args:
         logs: Where each job prints to.
+        numbers: The number of each in the sweep.
         names: What each job is called.
-        first: The number of the first.
         at_a_time: How many may run at once.
     """
 
-    def __init__(self, logs: Sequence[Path], names: Sequence[str], first: int, at_a_time: int) -> None:
-        self.logs, self.names, self.first, self.at_a_time = logs, names, first, at_a_time
+    def __init__(self, logs: Sequence[Path], numbers: Sequence[int], names: Sequence[str], at_a_time: int) -> None:
+        self.logs, self.numbers, self.names, self.at_a_time = logs, numbers, names, at_a_time
         self.seconds: list[float] = []
         self.running: dict[int, float] = {}
 
@@ -35,25 +35,27 @@ class Narrator:
     def started(self, index: int) -> None:
         """A job starts."""
         self.running[index] = time.monotonic()
-        say(f"#{self.first + index} started: {self.names[index]}")
+        say(f"#{self.numbers[index]} started: {self.names[index]}")
 
     def ended(self, index: int, code: int, seconds: float) -> None:
         """A job ended, with this exit code."""
         del self.running[index]
         self.seconds.append(seconds)
         state = "done" if code == 0 else f"FAILED (exit code {code})" if code > 0 else f"KILLED (signal {-code})"
-        rest = f", about {duration(self._left())} left" if self.done < len(self.logs) else ""
+        rest = f", {self._left()}" if self.done < len(self.logs) else ""
         say(
-            f"#{self.first + index} {state} in {duration(seconds)}: {self.names[index]} "
+            f"#{self.numbers[index]} {state} in {duration(seconds)}: {self.names[index]} "
             f"({self.done} of {len(self.logs)}{rest}){_last_words(self.logs[index])}"
         )
 
-    def _left(self) -> float:
-        """Seconds until the last job ends, if those to come take as long as those that ended."""
+    def _left(self) -> str:
+        """Until the last job ends, if those to come take as long as those that ended."""
         left = len(self.logs) - self.done
-        work = left * sum(self.seconds) / self.done
-        spent = sum(time.monotonic() - start for start in self.running.values())
-        return max(0.0, work - spent) / min(self.at_a_time, left)
+        mean = sum(self.seconds) / self.done
+        running = sum(max(0.0, mean - (time.monotonic() - start)) for start in self.running.values())
+        seconds = (running + mean * (left - len(self.running))) / min(self.at_a_time, left)
+        # Jobs that have outlasted the others say nothing about when they end.
+        return f"about {duration(seconds)} left" if round(seconds) else f"{left} still running"
 
 
 def _last_words(path: Path) -> str:

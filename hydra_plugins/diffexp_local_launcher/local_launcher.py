@@ -13,10 +13,14 @@ from omegaconf import DictConfig
 
 @dataclass
 class LocalLauncherConf:
-    """`hydra.launcher.jobs`: how many jobs run at a time; as many as there are cores if null."""
+    """`hydra.launcher.jobs`: how many jobs run at a time; as many as there are cores if null.
+
+    `hydra.launcher.skip`: a function of the application, by its dotted name, that says which jobs need no process.
+    """
 
     _target_: str = "hydra_plugins.diffexp_local_launcher.local_launcher.LocalLauncher"
     jobs: int | None = None
+    skip: str | None = None
 
 
 ConfigStore.instance().store(
@@ -32,13 +36,17 @@ class LocalLauncher(Launcher):
 
     Args:
         jobs: Jobs at a time; as many as there are cores if None.
+        skip: The dotted name of a function that is called with the configuration of each job, in the sweep's own
+            process, with Hydra's node of that job at hand. What it returns is printed, and the job is not started;
+            None where it must run.
     """
 
-    def __init__(self, jobs: int | None = None) -> None:
+    def __init__(self, jobs: int | None = None, skip: str | None = None) -> None:
         if jobs is not None and jobs < 1:
             raise ValueError(f"hydra.launcher.jobs={jobs}: at least one job must run at a time. Set it to 1 or more.")
         self.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.jobs = jobs or self.cores
+        self.skip = skip
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keeps the sweep's configuration, as Hydra asks of a launcher."""

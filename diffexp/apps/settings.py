@@ -1,0 +1,58 @@
+"""Settings that no run can have, refused before anything is made."""
+
+from collections.abc import Callable
+
+from omegaconf import DictConfig, OmegaConf
+
+
+def refuse_settings(cfg: DictConfig) -> None:
+    """Refuse settings that no run can have.
+
+    Raises:
+        ValueError: Names the key as typed, and what it may be.
+    """
+    wrong = [
+        f"{key}={value}: must be {must}, for example {example}."
+        for key, must, example, fine in _NUMBERS
+        if not fine(value := OmegaConf.select(cfg, key))
+    ]
+    for key, why in _OURS.items():
+        if OmegaConf.select(cfg, key) is not None:
+            wrong.append(f"{key}={OmegaConf.select(cfg, key)}: {why}")
+    if wrong:
+        raise ValueError("\n".join(wrong))
+
+
+def _whole(low: int) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def _from_to_below(low: float, high: float) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, int | float) and low <= value < high
+
+
+_NUMBERS: tuple[tuple[str, str, str, Callable[[object], bool]], ...] = (
+    ("seed", "a whole number", "0", lambda value: isinstance(value, int)),
+    ("trainer.max_steps", "a whole number, 1 or more", "10_000", _whole(1)),
+    ("trainer.devices", "1 (several GPUs run several jobs)", "1", lambda value: value == 1),
+    ("training.batch_size", "a whole number, 1 or more", "128", _whole(1)),
+    ("training.log_every", "a whole number, 1 or more", "50", _whole(1)),
+    ("training.warmup_steps", "a whole number, 0 or more", "200", _whole(0)),
+    ("training.ema_decay", "from 0 to below 1", "0.999", _from_to_below(0.0, 1.0)),
+    ("validation.every", "a whole number, 1 or more", "2000", _whole(1)),
+    ("validation.count", "a whole number, 1 or more", "1024", _whole(1)),
+    ("validation.batch_size", "a whole number, 1 or more", "256", _whole(1)),
+    ("sampling.grid", "a whole number, 1 or more", "64", _whole(1)),
+    ("sampling.every", "null, or a whole number, 1 or more", "1000", lambda value: value is None or _whole(1)(value)),
+    ("checkpoint.every_n_steps", "a whole number, 1 or more", "2000", _whole(1)),
+    ("objective.normalize", "true or false", "true", lambda value: isinstance(value, bool)),
+    ("fail_fast", "true or false", "false", lambda value: isinstance(value, bool)),
+)
+
+_OURS = {
+    "trainer.accumulate_grad_batches": "each step draws its own images; raise training.batch_size instead.",
+    "trainer.fast_dev_run": "set trainer.max_steps to a few steps instead.",
+    "trainer.precision": "set compute.precision instead.",
+    "trainer.logger": "set logger= instead.",
+    "trainer.callbacks": "the run's own callbacks write its record.",
+}

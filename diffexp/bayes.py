@@ -1,0 +1,80 @@
+"""How good a prediction could possibly be, for any target.
+
+A predictor of y errs by D e where its error in eps is alpha e (see `targets`), so its expected loss is
+
+    E ||y_hat - y||^2 = (D / alpha)^2 E ||eps_hat - eps||^2 + c^2 D_x                                        (1)
+
+with D_x the number of dimensions. What distinguishes predictors is their eps-error alone: the optimum's is
+mmse_eps (`oracle`), that of the best multiple of x_t is mmse_eps of white noise with the data's power. Losses here are
+expectations, summed over dimensions, for the plain squared error of a target.
+"""
+
+from torch import Tensor
+
+from diffexp.schedule import Schedule
+from diffexp.shapes import Images, PerImage
+from diffexp.targets import Target
+
+
+def bayes_loss(target: Target, schedule: Schedule, t: PerImage, mmse_eps: PerImage, dimension: int) -> PerImage:
+    """The least loss that any network can reach: equation (1) for eps_hat = E[eps | x_t].
+
+    Args:
+        target: What is predicted.
+        schedule: Makes x_t.
+        t: Times at which x_t tells something of x0 (alpha > 0).
+        mmse_eps: E ||eps - E[eps | x_t]||^2 at t, for example `reference.bayes_eps(schedule.log_snr(t))[0]`; its
+            standard error instead gives that of the loss, less the label noise c^2 D_x.
+        dimension: D_x, pixels times channels.
+    """
+    time = schedule.exact(t)
+    rate = target.gain(schedule, time) / schedule.alpha(time)
+    return rate.square() * mmse_eps + target.coefficients(schedule, time).c.square() * dimension
+
+
+def linear_loss(
+    target: Target, schedule: Schedule, t: PerImage, second_moment: float | Tensor, dimension: int
+) -> PerImage:
+    """The loss of the best multiple of x_t: what scaling the input can do, knowing only the data's power.
+
+    Args:
+        target: What is predicted.
+        schedule: Makes x_t.
+        t: Times with alpha > 0.
+        second_moment: E ||x0||^2, summed over dimensions.
+        dimension: D_x.
+    """
+    time = schedule.exact(t)
+    signal, noise = (schedule.alpha(time).square() * second_moment, schedule.sigma(time).square() * dimension)
+    return bayes_loss(target, schedule, t, dimension * signal / (signal + noise), dimension)
+
+
+def zero_loss(
+    target: Target, schedule: Schedule, t: PerImage, second_moment: float | Tensor, dimension: int
+) -> PerImage:
+    """The loss of answering 0: E ||y||^2. Arguments as `linear_loss`, any t."""
+    a, b, c = target.coefficients(schedule, schedule.exact(t))
+    return a.square() * second_moment + (b.square() + c.square()) * dimension
+
+
+def explained_noise(mmse_eps: Tensor, dimension: int) -> Tensor:
+    """R^2 of eps: the fraction of the noise that x_t gives away, in [0, 1]."""
+    return 1 - mmse_eps / dimension
+
+
+def excess_eps(answer: Images, optimum: Images, target: Target, schedule: Schedule, t: PerImage) -> PerImage:
+    """Squared error of the belief about eps above the optimum's, mean over pixels, float64.
+
+    In expectation it is the belief error less mmse_eps per dimension; measured against the optimum itself it is
+    free of eps's own noise and never negative.
+
+    Args:
+        answer: A network's, in `target` space.
+        optimum: An exact denoiser's at the same x_t, in the same space.
+        target: What was predicted.
+        schedule: Made x_t.
+        t: Times of the images.
+    """
+    time = schedule.exact(t)
+    rate = schedule.alpha(time) / target.gain(schedule, time)
+    return rate.square() * (answer.double() - optimum.double()).square().mean((1, 2, 3), keepdim=True)

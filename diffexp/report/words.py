@@ -1,0 +1,50 @@
+"""Numbers and lists as they stand in sentences."""
+
+import math
+from collections.abc import Sequence
+
+from diffexp.report.statistics import Mean
+
+
+def number(value: float) -> str:
+    """Four significant digits."""
+    return _signed(f"{value:.4g}")
+
+
+def bounds(mean: Mean) -> str:
+    """ "[0.0094, 0.0151]", to two digits of the interval's half width; "n = 1" for one seed."""
+    if mean.low is None or mean.high is None:
+        return "n = 1"
+    half = mean.high - mean.mean
+    places = 1 - math.floor(math.log10(half)) if half > 0 else 4
+    if not 0 <= places <= 5:
+        return f"[{_signed(f'{mean.low:.4g}')}, {_signed(f'{mean.high:.4g}')}]"
+    return f"[{_signed(f'{mean.low:.{places}f}')}, {_signed(f'{mean.high:.{places}f}')}]"
+
+
+def interval(mean: Mean) -> str:
+    """ "0.012 [0.009, 0.015]"; "0.012" for one seed."""
+    return number(mean.mean) if mean.low is None else f"{number(mean.mean)} {bounds(mean)}"
+
+
+def share(part: float) -> str:
+    """ "3.4 %"; "a factor of 8.4" for a part that is added to a whole and larger than it."""
+    if part >= 1:
+        return f"a factor of {1 + part:.3g}"
+    return "less than 0.01 %" if 0 < part < 1e-4 else f"{100 * part:.2g} %" if part < 0.995 else f"{100 * part:.0f} %"
+
+
+def listed(words: Sequence[str], most: int = 1000) -> str:
+    """ "a, b and c", and after `most` of them the number of the others."""
+    words = [*words[:most], f"{len(words) - most} more"] if len(words) > most else words
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
+
+
+def counted(n: int, noun: str) -> str:
+    """ "1 run", "2 runs"."""
+    return f"{n} {noun}" + ("" if n == 1 else "s")
+
+
+def _signed(digits: str) -> str:
+    """A true minus sign, but not within an exponent."""
+    return digits.replace("-", "\N{MINUS SIGN}", 1) if digits.startswith("-") else digits
