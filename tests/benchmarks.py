@@ -4,6 +4,7 @@ python tests/benchmarks.py [step] [start] [report]
 """
 
 import itertools
+import logging
 import os
 import shutil
 import subprocess
@@ -45,6 +46,7 @@ def _step_times(preset: str, batch: int, steps: int) -> tuple[float, float]:
     from diffexp.times import Uniform
 
     warnings.filterwarnings("ignore")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("train", [f"network={preset}"])
     size = 8 if preset == "tiny" else 32
