@@ -84,6 +84,11 @@ class Schedule(ABC):
         """Noise amplitude."""
         return self._checked_logs(t)[1].exp().to(t.dtype)
 
+    def amplitudes(self, t: PerImage) -> tuple[PerImage, PerImage]:
+        """(alpha, sigma), for the work of one of them."""
+        log_alpha, log_sigma = self._checked_logs(t)
+        return log_alpha.exp().to(t.dtype), log_sigma.exp().to(t.dtype)
+
     def log_snr(self, t: PerImage) -> PerImage:
         """log(alpha^2 / sigma^2) in nats."""
         log_alpha, log_sigma = self._checked_logs(t)
@@ -92,7 +97,8 @@ class Schedule(ABC):
     def noised(self, t: PerImage, x0: Images, eps: Images) -> Images:
         """x_t = alpha x0 + sigma eps, in x0's dtype."""
         require_per_image(t, x0)
-        return self.alpha(t).to(x0.dtype) * x0 + self.sigma(t).to(x0.dtype) * eps
+        alpha, sigma = self.amplitudes(t)
+        return alpha.to(x0.dtype) * x0 + sigma.to(x0.dtype) * eps
 
     def step(self, t: PerImage) -> Step:
         """The last of T steps before t."""

@@ -94,7 +94,7 @@ class UNet(nn.Module):
 
     def forward(self, x_t: Images, t: PerImage) -> Images:
         """The U-Net's answer, in x_t's shape; t in [0, 1]."""
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        alpha, sigma = self.schedule.amplitudes(t)
         scale = (alpha.square() * self.data_std**2 + sigma.square()).rsqrt().to(x_t.dtype)
         time = t.flatten().to(x_t.dtype) * (1000.0 if self.conditioning == "time" else 0.0)
         height, width = x_t.shape[-2:]
