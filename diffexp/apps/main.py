@@ -20,8 +20,8 @@ COMMANDS = {
     "completion": "print a script that completes these commands in bash",
 }
 
-_INTERRUPTED, _TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
-_ENDS = {_INTERRUPTED: "interrupted", _TERMINATED: "terminated"}
+_INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+_ENDS = {_INTERRUPTED: "interrupted", TERMINATED: "terminated"}
 
 _HELP = f"""\
 usage: diffexp COMMAND [ARGUMENT ...]
@@ -76,7 +76,7 @@ def _terminable() -> Generator[None, None, None]:
     """Lets SIGTERM end the program as Ctrl-C does, through every `finally`, where nothing else handles it."""
 
     def end(number: int, frame: object) -> None:
-        raise SystemExit(_TERMINATED)
+        raise SystemExit(TERMINATED)
 
     ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     if ours:

@@ -1,15 +1,13 @@
 """`diffexp train`: one run is one idempotent command in one deterministic directory."""
 
 import gc
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Sequence
-from types import FrameType
 
 from omegaconf import DictConfig
 
+from diffexp.apps.main import TERMINATED
 from diffexp.apps.record import chosen_files, identity, plain, run_directory
 from diffexp.files import try_locked
 from diffexp.runs import RunDirectory
@@ -105,15 +103,13 @@ def _train(cfg: DictConfig, directory: RunDirectory) -> None:
     record |= {"status": "running", "error": None, "device": name, "precision": build.precision(cfg, where)}
     directory.claim({"images_seen": 0, **directory.record, **record}, plain(cfg))
     directory.traceback_file.unlink(missing_ok=True)
-    main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, _terminated) if main_thread else None
     try:
         fit(cfg, parts, where, directory)
     except (KeyboardInterrupt, SystemExit) as stop:
         directory.write_record(status="interrupted")
-        terminated = isinstance(stop, SystemExit) and stop.code == _TERMINATED
+        terminated = isinstance(stop, SystemExit) and stop.code == TERMINATED
         print(f"{directory.path} was interrupted; its command goes on from the last checkpoint", flush=True)
-        raise (SystemExit(_TERMINATED) if terminated else KeyboardInterrupt) from None
+        raise (SystemExit(TERMINATED) if terminated else KeyboardInterrupt) from None
     except Exception as error:
         directory.traceback_file.write_text(traceback.format_exc(), encoding="utf-8")
         directory.write_record(status="failed", error=" ".join(f"{type(error).__name__}: {error}".split())[:500])
@@ -122,18 +118,9 @@ def _train(cfg: DictConfig, directory: RunDirectory) -> None:
             raise SystemExit(f"{directory.path} failed, and fail_fast=true: {error}") from error
         raise
     finally:
-        if main_thread:
-            signal.signal(signal.SIGTERM, before)
         gc.collect()
         if where.type == "cuda":
             torch.cuda.empty_cache()
-
-
-_TERMINATED = 128 + signal.SIGTERM
-
-
-def _terminated(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(_TERMINATED)
 
 
 def _refuse_another_device(directory: RunDirectory, where: object, precision: str) -> None:
