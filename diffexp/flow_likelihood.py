@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from diffexp.denoiser import Denoiser
+from diffexp.progress import progress
 from diffexp.shapes import Images
 
 
@@ -103,7 +104,7 @@ def flow_nll(
     cos, _ = _angle(log_snr[0])
     z = cos * z
     gained = torch.full((len(z),), dimension * math.log(cos), dtype=torch.float64, device=device)
-    for i in range(0, 2 * steps, 2):
+    for i in progress(range(0, 2 * steps, 2), steps, "probability flow"):
         stride = log_snr[i + 2] - log_snr[i]
         first, spread_first = slope(z, i)
         second, spread_second = slope(z + stride / 2 * first, i + 1)

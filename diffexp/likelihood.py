@@ -15,16 +15,22 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from diffexp.denoiser import Denoiser
+from diffexp.draws import Draws
+from diffexp.progress import progress
 from diffexp.schedule import Schedule
 from diffexp.shapes import Images, PerImage
+from diffexp.targets import Target
 
 Variance = Literal["beta", "beta_tilde", "optimal"]
 Mmse = Callable[[Tensor], Tensor]
 """From log-SNR (float64, any shape) to E (eps - E[eps | x_t])^2 per dimension, same shape."""
+
+_FAINT = -60.0  # log-SNR
 
 
 class Bound(NamedTuple):
@@ -55,6 +61,7 @@ def vlb(
     discretized: bool = False,
     generator: torch.Generator | None = None,
     mmse: Mmse | None = None,
+    t_start: float = 1.0,
 ) -> Bound:
     """The bound for each image, with one draw of x_t per term: unbiased, `steps` evaluations of the network.
 
@@ -68,13 +75,15 @@ def vlb(
             (Ho et al. 2020, eq. 13), instead of a density.
         generator: Source of the noise, on x0's device.
         mmse: For variance="optimal".
+        t_start: Noise end of the model's chain, 1 on a chain schedule; where nothing of x0 is left at t = 1, some
+            targets say something only before it.
 
     Raises:
         ValueError: The grid does not exist or holds a time at which the target says nothing, optimal lacks its
             `mmse`, or `discretized` images are not 8-bit.
     """
-    chain = _Chain(denoiser.schedule, steps, variance, mmse)
-    _require_decodable(denoiser, chain.t.reshape(-1, 1, 1, 1))
+    chain = _Chain(denoiser.schedule, steps, variance, mmse, t_start)
+    _require_decodable(denoiser.target, denoiser.schedule, chain.t)
     if discretized:
         _require_8_bit(x0)
     data = x0.double()
@@ -85,22 +94,118 @@ def vlb(
         t = chain.t[i].to(x0).expand(len(x0), 1, 1, 1)
         return denoiser(denoiser.schedule.noised(t, x0, eps), t).x0.double() - data
 
-    def per_dimension(square: Tensor) -> Tensor:
-        return square.mean((1, 2, 3))
-
-    first = error(0)
-    s2 = chain.s2[0].item()
-    if discretized:
-        last = per_dimension(-log_probability_of_8_bit(data, data + first, math.sqrt(s2)))
-    else:
-        last = math.log(2 * math.pi * s2) / 2 + per_dimension(first.square()) / (2 * s2)
-    errors = torch.stack([per_dimension(error(i).square()) for i in range(1, steps)], dim=1)
+    last = chain.decoded(data, error(0), discretized)
+    rest = progress(range(1, steps), steps - 1, "variational bound")
+    errors = torch.stack([_per_dimension(error(i).square()) for i in rest], dim=1)
     rate, constant = chain.rate[1:].to(errors.device), chain.constant[1:].to(errors.device)
-    return Bound(chain.prior_rate * per_dimension(data.square()), rate * errors + constant, last)
+    return Bound(chain.prior_rate * _per_dimension(data.square()), rate * errors + constant, last)
+
+
+class HeldOutBound:
+    """bits/dim of fixed images from two fixed draws of x_t an image, the same for every denoiser.
+
+    Every image stands for one step of the chain besides its L_0. The steps are stratified in log-SNR, over which
+    the terms of (1) vary least; each term is divided by its step's share of log-SNR, so the estimate is unbiased.
+
+    Args:
+        x0: Images in [-1, 1].
+        schedule: Makes x_t; the model's chain has its T steps.
+        variance: beta or beta_tilde, as in `vlb`.
+        discretized: As in `vlb`.
+        draws: Where the noise comes from, the purpose "bound" of its step 0.
+        t_start: As in `vlb`.
+
+    Raises:
+        ValueError: As `vlb`.
+    """
+
+    def __init__(
+        self,
+        x0: Images,
+        schedule: Schedule,
+        variance: Variance,
+        discretized: bool,
+        draws: Draws,
+        t_start: float = 1.0,
+    ) -> None:
+        if discretized:
+            _require_8_bit(x0)
+        self.x0, self.schedule, self.discretized, count = x0, schedule, discretized, len(x0)
+        self._chain = _Chain(schedule, schedule.steps, variance, None, t_start)
+        spans = self._chain.log_snr[:-1] - self._chain.log_snr[1:]
+        u = (draws.choose(count, count, 0, "bound/strata") + draws.uniform(count, 0, "bound/times").cpu()) / count
+        ends = (spans / spans.sum()).cumsum(0)
+        step = torch.searchsorted(ends, u, right=True).clamp(max=len(spans) - 1) + 1
+        self._steps = torch.zeros_like(step), step
+        self._eps = [draws.normal(x0.shape, 0, f"bound/{name}").to(x0.device) for name in ("first", "rest")]
+        self._rate = (self._chain.rate[step] * spans.sum() / spans[step - 1]).to(x0.device)
+        self._known = self._chain.constant[1:].sum() + self._chain.prior_rate * x0.double().square().mean().cpu()
+
+    def exists_for(self, target: Target) -> bool:
+        """Whether the target says something of x0 at every step of the chain."""
+        return not _undecodable(target, self.schedule, self._chain.t).numel()
+
+    @torch.no_grad()
+    def bits_per_dim(self, denoiser: Denoiser, batch_size: int = 256) -> float:
+        """The estimate for one denoiser, its network called with `batch_size` images at once."""
+        data = self.x0.double()
+        first, rest = (
+            torch.cat(
+                [
+                    denoiser(self.schedule.noised(t, x0, noise), t).x0.double() - x0.double()
+                    for x0, t, noise in zip(
+                        *(torch.split(part, batch_size) for part in (self.x0, self._times(step), eps)), strict=True
+                    )
+                ]
+            )
+            for step, eps in zip(self._steps, self._eps, strict=True)
+        )
+        last = self._chain.decoded(data, first, self.discretized).mean()
+        nats = self._known + (last + (self._rate * _per_dimension(rest.square())).mean()).cpu()
+        return nats.item() / math.log(2)
+
+    def _times(self, step: Tensor) -> PerImage:
+        return self._chain.t[step].to(self.x0).reshape(-1, 1, 1, 1)
+
+
+@torch.no_grad()
+def measured_mmse(
+    denoiser: Denoiser, x0: Images, steps: int, generator: torch.Generator | None = None, t_start: float = 1.0
+) -> Mmse:
+    """The eps-error per dimension that a network really makes at each step of the chain, for variance="optimal".
+
+    Measure it on training images: then the bound on held-out images stays one. (Bao et al. 2022 take it from the
+    norm of the score instead, which assumes that the network is the optimum.)
+
+    Args:
+        denoiser: Answers in any target's space.
+        x0: Images in [-1, 1].
+        steps: As in `vlb`.
+        generator: As in `vlb`.
+        t_start: As in `vlb`.
+    """
+    chain = _Chain(denoiser.schedule, steps, "beta", None, t_start)
+    schedule = denoiser.schedule
+    errors: list[float] = []
+    for time in progress(chain.t, steps, "least error per step"):
+        eps = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
+        t = time.to(x0).expand(len(x0), 1, 1, 1)
+        errors.append((denoiser(schedule.noised(t, x0, eps), t).eps - eps).double().square().mean().item())
+    known, found = chain.log_snr.clamp(min=_FAINT).flip(0).numpy(), np.array(errors[::-1])
+
+    def mmse(log_snr: Tensor) -> Tensor:
+        return torch.as_tensor(np.interp(log_snr.numpy(), known, found))
+
+    return mmse
 
 
 def expected_vlb(
-    schedule: Schedule, mmse_eps: Mmse, data_second_moment: float | Tensor, steps: int, variance: Variance
+    schedule: Schedule,
+    mmse_eps: Mmse,
+    data_second_moment: float | Tensor,
+    steps: int,
+    variance: Variance,
+    t_start: float = 1.0,
 ) -> Bound:
     """The same bound of the best possible denoiser, exact, in expectation over the data.
 
@@ -110,11 +215,12 @@ def expected_vlb(
         data_second_moment: E x0^2, mean over dimensions.
         steps: As in `vlb`.
         variance: As in `vlb`.
+        t_start: As in `vlb`.
 
     Raises:
         ValueError: As `vlb`.
     """
-    chain = _Chain(schedule, steps, variance, mmse_eps)
+    chain = _Chain(schedule, steps, variance, mmse_eps, t_start)
     error = chain.mmse_x0(mmse_eps)
     s2 = chain.s2[0]
     L_0 = (2 * math.pi * s2).log() / 2 + error[0] / (2 * s2)
@@ -148,11 +254,15 @@ class _Chain:
         prior_rate: L_T per x0^2.
     """
 
-    def __init__(self, schedule: Schedule, steps: int, variance: Variance, mmse: Mmse | None) -> None:
+    def __init__(
+        self, schedule: Schedule, steps: int, variance: Variance, mmse: Mmse | None, t_start: float = 1.0
+    ) -> None:
         if steps < 2 or (schedule.is_chain and steps > schedule.steps):
             limit = f"at most its T = {schedule.steps}" if schedule.is_chain else "any number"
             raise ValueError(f"a bound in {steps} steps on {schedule!r}: take at least 2 and {limit}.")
-        grid = torch.linspace(0, 1, steps + 1, dtype=torch.float64).reshape(-1, 1, 1, 1)
+        if schedule.is_chain and t_start != 1:
+            raise ValueError(f"a bound from t_start={t_start} on {schedule!r}: a chain's bound starts at t = 1.")
+        grid = t_start * torch.linspace(0, 1, steps + 1, dtype=torch.float64).reshape(-1, 1, 1, 1)
         alpha, sigma, log_snr = (f(grid).flatten() for f in (schedule.alpha, schedule.sigma, schedule.log_snr))
         self.t = grid.flatten()[1:]
         self.log_snr = log_snr[1:]
@@ -177,20 +287,36 @@ class _Chain:
         self.constant = (ratio - 1 - ratio.log()) / 2
         self.prior_rate = (self.log_snr[-1].exp() / 2).item()
 
+    def decoded(self, data: Tensor, error: Tensor, discretized: bool) -> Tensor:
+        """L_0 per image of `data`, from the errors of the beliefs about it at the first step, both float64."""
+        s2 = self.s2[0].item()
+        if discretized:
+            return _per_dimension(-log_probability_of_8_bit(data, data + error, math.sqrt(s2)))
+        return math.log(2 * math.pi * s2) / 2 + _per_dimension(error.square()) / (2 * s2)
+
     def mmse_x0(self, mmse_eps: Mmse) -> Tensor:
         """E (x0 - E[x0 | x_t])^2 per dimension at every t."""
         # Where nothing is left of x0 it is 0 / 0; from exp(-60) on it is the data's variance to double precision.
-        log_snr = self.log_snr.clamp(min=-60)
+        log_snr = self.log_snr.clamp(min=_FAINT)
         return (-log_snr).exp() * mmse_eps(log_snr).double()
 
 
-def _require_decodable(denoiser: Denoiser, t: PerImage) -> None:
-    gain = denoiser.target.gain(denoiser.schedule, t)
-    singular = t[(gain == 0) | ~gain.isfinite()]
+def _per_dimension(square: Tensor) -> Tensor:
+    return square.mean((1, 2, 3))
+
+
+def _undecodable(target: Target, schedule: Schedule, t: Tensor) -> Tensor:
+    """The times of t (n,) at which x0 cannot be told from the target."""
+    gain = target.gain(schedule, t.reshape(-1, 1, 1, 1)).flatten()
+    return t[(gain == 0) | ~gain.isfinite()]
+
+
+def _require_decodable(target: Target, schedule: Schedule, t: Tensor) -> None:
+    singular = _undecodable(target, schedule, t)
     if singular.numel():
         raise ValueError(
-            f"{denoiser.target!r} on {denoiser.schedule!r} says nothing of x0 at t = {singular[0].item():g} (its gain "
-            "is 0 or infinite there), where the bound needs it: there is no bound for this pair. Take v or x0."
+            f"{target!r} on {schedule!r} says nothing of x0 at t = {singular[0].item():g} (its gain is 0 or infinite "
+            "there), where the bound needs it. Start the bound later with t_start=0.999, or take v or x0."
         )
 
 

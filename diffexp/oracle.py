@@ -24,6 +24,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from diffexp.data.base import Data
+from diffexp.data.mixture import MixtureData
 from diffexp.denoiser import Denoiser
 from diffexp.schedule import Schedule
 from diffexp.shapes import Images, PerImage
@@ -166,6 +168,17 @@ class _Normals(Reference):
             )
         resolved = largest * dimension * torch.finfo(torch.float64).eps  # below, eigh returns rounding noise
         self.variances = variances.where(variances > resolved, 0)
+
+    def log_density(self, x0: Images, log_snr: float = math.inf) -> Tensor:
+        """log p per image, float64 nats, of x0 + (sigma / alpha) eps at this log-SNR: of x0 itself at infinity.
+
+        -inf or inf where x0 has no density.
+        """
+        x = x0.flatten(1).to(self.device, torch.float64)
+        total = self.variances + math.exp(-log_snr)
+        away = torch.einsum("nkd,kde->nke", x[:, None] - self.means, self.axes)
+        each = -(away.square() / total + (2 * math.pi * total).log()).sum(2) / 2
+        return (self.weights.log() + each).logsumexp(1).to(x0.device)
 
     def belief(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         parts = [self._belief(*part) for part in self._parts(x, alpha, sigma)]
@@ -364,3 +377,8 @@ class FiniteData(Reference):
     @property
     def _work(self) -> int:
         return 2 * self.images.numel()
+
+
+def known_density(data: Data) -> Mixture | None:
+    """The exact reference of data whose density is known; None of any other."""
+    return Mixture(data.weights, data.means, data.covariances) if isinstance(data, MixtureData) else None

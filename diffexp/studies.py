@@ -66,6 +66,11 @@ class Run:
         return _numbers(self.record.get("final"))
 
     @cached_property
+    def optimum(self) -> dict[str, float]:
+        """What the best possible network measures where the run was validated; empty where it is not known."""
+        return _numbers(self.record.get("optimum"))
+
+    @cached_property
     def config(self) -> dict[str, Any]:
         """config.yaml, empty if it is not there or cannot be read."""
         file = self.file("config.yaml")

@@ -4,6 +4,9 @@ A network's errors in x0 and eps are one error e (see `targets`), so its squared
 factor of t. Measured on fixed (x0, t, eps), and without the label noise xi, it is comparable across targets, which
 training losses are not. The total is uniform in t over the time range; a single total is itself a choice of
 weighting, hence the four units and the bands of log-SNR.
+
+Where the data's density is known, so is the best belief. The *excess* is the squared difference from it: what the
+belief error would be without the part that nobody can avoid, and without the scatter of eps.
 """
 
 import itertools
@@ -14,8 +17,11 @@ from torch import Tensor
 from diffexp.data.base import Data
 from diffexp.denoiser import Denoiser
 from diffexp.draws import Draws
+from diffexp.likelihood import HeldOutBound, Variance
 from diffexp.objective import Objective
+from diffexp.oracle import Reference
 from diffexp.schedule import Schedule
+from diffexp.targets import V
 from diffexp.times import Times, Uniform
 
 BAND_EDGES = tuple(range(-20, 22, 2))
@@ -32,10 +38,26 @@ class HeldOut:
         times: Gives the time range; validation is uniform in t over it whatever the training density.
         count: Number of (x0, t, eps, xi).
         batch_size: How many the network sees at once.
+        known: The data's density, if it is known.
+        bound: Model variance of the variational bound measured beside; None: no bound.
+        t_start: Noise end of the bound's chain, as the sampler's.
+
+    Attributes:
+        zero_loss: What answering zero costs in the run's loss.
+        optimum: What the best denoiser measures on the same draws, named as in `measure`; empty unless `known`.
     """
 
     def __init__(
-        self, data: Data, objective: Objective, schedule: Schedule, times: Times, count: int, batch_size: int
+        self,
+        data: Data,
+        objective: Objective,
+        schedule: Schedule,
+        times: Times,
+        count: int,
+        batch_size: int,
+        known: Reference | None = None,
+        bound: Variance | None = None,
+        t_start: float = 1.0,
     ) -> None:
         self.objective, self.schedule, self.batch_size = objective, schedule, batch_size
         self.x0 = data.heldout(count)
@@ -45,13 +67,29 @@ class HeldOut:
         self.t = Uniform(times.t_min, times.t_max)(schedule, u)
         zero = objective.of_answer(torch.zeros_like(self.x0), schedule, self.x0, self.t, self.eps, self.xi)
         self.zero_loss = zero.double().mean().item()
+        self._bound = HeldOutBound(self.x0, schedule, bound, data.quantized, draws, t_start) if bound else None
+        self._best, self.optimum = None, dict[str, float]()
+        if known is not None:
+            alpha, sigma = schedule.amplitudes(self.t)
+            x_t = schedule.noised(self.t, self.x0, self.eps)
+            levels = (level.flatten(1).to(known.device) for level in (alpha, sigma))
+            beliefs = known.belief(x_t.flatten(1).to(known.device, torch.float64), *levels)
+            x0, eps = (belief.reshape(x_t.shape).to(device) for belief in beliefs)
+            norm = alpha.square() + sigma.square()
+            self._best = (alpha * (eps - self.eps) - sigma * (x0 - self.x0)) / norm
+            self.optimum = self._in_all_units("val/belief", self._best)
+            if self._bound:
+                self.optimum["val/bits_per_dim"] = self._bound.bits_per_dim(known.denoiser(schedule, V()), batch_size)
 
     @torch.no_grad()
     def measure(self, denoiser: Denoiser) -> dict[str, float]:
         """`val/loss`, `val/zero_loss`, `val/belief_{eps,x0,v,score}` and each belief per band of log-SNR.
 
         All are means over uniform t; under another density of training times val/loss is therefore not what
-        training minimises, and `val/zero_loss` is what answering zero costs in it.
+        training minimises, and `val/zero_loss` is what answering zero costs in it. With a known density also
+        `val/excess_{eps,x0,v,score}`, and with a bound `val/bits_per_dim`: of 8-bit values where the data has them,
+        else of a density on the scale [-1, 1], which may be negative. There is no bound for a target that says
+        nothing at one of the chain's steps.
         """
         x_t = self.schedule.noised(self.t, self.x0, self.eps)
         parts = zip(torch.split(x_t, self.batch_size), torch.split(self.t, self.batch_size), strict=True)
@@ -59,15 +97,25 @@ class HeldOut:
         loss = self.objective.of_answer(answer, self.schedule, self.x0, self.t, self.eps, self.xi)
         a, b, _ = denoiser.target.coefficients(self.schedule, self.t)
         error = (answer - a * self.x0 - b * self.eps) / denoiser.target.gain(self.schedule, self.t)  # float64, as t is
+        found = {"val/loss": loss.double().mean().item(), "val/zero_loss": self.zero_loss}
+        found |= self._in_all_units("val/belief", error)
+        if self._best is not None:
+            found |= self._in_all_units("val/excess", error - self._best)
+        if self._bound and self._bound.exists_for(denoiser.target):
+            found["val/bits_per_dim"] = self._bound.bits_per_dim(denoiser, self.batch_size)
+        return found
+
+    def _in_all_units(self, name: str, error: Tensor) -> dict[str, float]:
+        """The mean square of the one error e in each unit, in total and per band."""
         squared = error.square().mean((1, 2, 3), keepdim=True)
-        alpha, sigma = self.schedule.alpha(self.t), self.schedule.sigma(self.t)
+        alpha, sigma = self.schedule.amplitudes(self.t)
         factors = {"eps": alpha, "x0": sigma, "v": alpha.square() + sigma.square(), "score": alpha / sigma}
         log_snr = self.schedule.log_snr(self.t).flatten().cpu()
-        found = {"val/loss": loss.double().mean().item(), "val/zero_loss": self.zero_loss}
+        found: dict[str, float] = {}
         for unit, factor in factors.items():
-            belief = (factor.square() * squared).flatten().cpu()
-            found[f"val/belief_{unit}"] = belief.mean().item()
-            found |= _per_band(f"val/belief_{unit}", belief, log_snr)
+            values = (factor.square() * squared).flatten().cpu()
+            found[f"{name}_{unit}"] = values.mean().item()
+            found |= _per_band(f"{name}_{unit}", values, log_snr)
         return found
 
 

@@ -9,9 +9,10 @@ from catalogue import TARGETS, every_schedule, every_target_and_schedule, refere
 from torch import Tensor
 from torch.testing import assert_close
 
-from diffexp.likelihood import Variance, expected_vlb, log_probability_of_8_bit, vlb
+from diffexp.draws import Draws
+from diffexp.likelihood import HeldOutBound, Variance, expected_vlb, log_probability_of_8_bit, measured_mmse, vlb
 from diffexp.oracle import Gaussian, Mixture
-from diffexp.schedule import LinearBeta, Schedule
+from diffexp.schedule import LinearBeta, Rectified, Schedule
 from diffexp.targets import Epsilon, Target, UnitStepNoise, V
 from diffexp.weighting import Vlb
 
@@ -202,3 +203,53 @@ def test_float32_images_have_the_same_bound_on_average(name: str) -> None:
 def test_what_has_no_bound_is_refused(change: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         vlb(PIXELS.denoiser(LinearBeta(), V()), draw(2), **{"steps": 10, "variance": "beta", **change})
+
+
+@every_schedule
+@pytest.mark.parametrize("variance", ["beta", "beta_tilde"])
+def test_a_bound_from_two_draws_an_image_is_right_on_average(schedule: Schedule, variance: Variance) -> None:
+    """Over many fixed sets of draws, whose scatter is their standard error."""
+    v, found = V(), []
+    for seed in range(40):
+        held = HeldOutBound(draw(100), schedule, variance, False, Draws(seed), t_start=0.999 if path(schedule) else 1.0)
+        found.append(held.bits_per_dim(PIXELS.denoiser(schedule, v), batch_size=64))
+    bits = torch.tensor(found)
+    exact = expected_vlb(schedule, mmse, POWER, 1000, variance, t_start=0.999 if path(schedule) else 1.0)
+    stderr = bits.std().item() / math.sqrt(len(bits))
+    assert abs(bits.mean().item() - exact.bits_per_dim.item()) < 4 * stderr
+
+
+def path(schedule: Schedule) -> bool:
+    return not schedule.is_chain
+
+
+@pytest.mark.parametrize("target", ["epsilon", "x0", "score", "posterior_mean"])
+def test_two_draws_an_image_are_the_same_for_every_target(target: str) -> None:
+    held = HeldOutBound(draw(50), LinearBeta(), "beta", False, Draws(3))
+    ours, theirs = (held.bits_per_dim(PIXELS.denoiser(LinearBeta(), kind)) for kind in (TARGETS[target], V()))
+    assert ours == pytest.approx(theirs, rel=1e-6)
+
+
+def test_a_target_that_is_silent_at_the_start_has_no_bound_from_there() -> None:
+    x0 = draw(4)
+    assert not HeldOutBound(x0, Rectified(), "beta", False, Draws(0)).exists_for(Epsilon())
+    assert HeldOutBound(x0, Rectified(), "beta", False, Draws(0), t_start=0.999).exists_for(Epsilon())
+    assert HeldOutBound(x0, Rectified(), "beta", False, Draws(0)).exists_for(V())
+
+
+def test_a_bound_that_starts_earlier_in_time_has_a_prior_of_its_own() -> None:
+    """From t_start the model begins at N(0, sigma^2): L_T is SNR x0^2 / 2 there, and the rest as before."""
+    exact = expected_vlb(Rectified(), mmse, POWER, 50, "beta", t_start=0.5)
+    assert exact.L_T.item() == pytest.approx(POWER / 2, rel=1e-12)
+    with pytest.raises(ValueError, match="a chain's bound starts at t = 1"):
+        expected_vlb(LinearBeta(), mmse, POWER, 50, "beta", t_start=0.5)
+
+
+def test_measured_errors_give_nearly_the_optimal_variances() -> None:
+    chain, v = LinearBeta(), V()
+    measured = measured_mmse(PIXELS.denoiser(chain, v), draw(4000), 20, torch.Generator().manual_seed(1))
+    t = torch.linspace(0.05, 1, 20).reshape(-1, 1, 1, 1)
+    log_snr = chain.log_snr(t).flatten()
+    assert measured(log_snr).tolist() == pytest.approx(mmse(log_snr).tolist(), rel=0.08)
+    ours, exact = (expected_vlb(chain, kind, POWER, 20, "optimal").bits_per_dim.item() for kind in (measured, mmse))
+    assert ours == pytest.approx(exact, abs=0.02)

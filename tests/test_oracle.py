@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from catalogue import SCHEDULES, TARGETS, every_target_and_schedule, images, per_image, reference, times_on
 from torch import Tensor
 from torch.testing import assert_close
 
 from diffexp.data.glyphs import Digits8
-from diffexp.oracle import FiniteData, Gaussian, Mixture, Reference
+from diffexp.data.images import ImageData
+from diffexp.oracle import FiniteData, Gaussian, Mixture, Reference, known_density
 from diffexp.schedule import CosineCont, Rectified, Schedule
 from diffexp.targets import X0, Epsilon, Target
 
@@ -248,3 +250,39 @@ def test_images_of_another_shape_are_refused() -> None:
     denoiser = REFERENCES["finite"].denoiser(Rectified(), Epsilon())
     with pytest.raises(ValueError, match="exact for"):
         denoiser(torch.zeros(2, 2, 3, 4), per_image([0.5, 0.5]))
+
+
+def test_the_log_density_is_that_of_another_program() -> None:
+    known = lopsided_but_dense()
+    x = torch.randn(5, 1, 2, 2) / 2
+    for noise in (0.0, 0.3):
+        each = [
+            torch.as_tensor(
+                scipy.stats.multivariate_normal(mean, covariance + noise**2 * torch.eye(4)).logpdf(x.flatten(1))
+            )
+            for mean, covariance in zip(known_means(), DENSE, strict=True)
+        ]
+        wanted = torch.stack([w.log() + part for w, part in zip(WEIGHTS, each, strict=True)]).logsumexp(0)
+        log_snr = -2 * math.log(noise) if noise else math.inf
+        assert_close(known.log_density(x, log_snr), wanted, rtol=1e-10, atol=1e-10)
+
+
+WEIGHTS = torch.tensor([0.25, 0.75], dtype=torch.float64)
+DENSE = [torch.diag(torch.tensor([0.3, 0.1, 0.2, 0.5], dtype=torch.float64)), 0.1 * torch.eye(4).double() + 0.05]
+
+
+def known_means() -> Tensor:
+    return torch.tensor([[0.1, -0.4, 0.2, 0.0], [-0.3, 0.5, 0.1, 0.2]], dtype=torch.float64)
+
+
+def lopsided_but_dense() -> Mixture:
+    return Mixture(WEIGHTS, known_means().reshape(2, 1, 2, 2), torch.stack(DENSE))
+
+
+def test_only_synthetic_data_has_a_known_density() -> None:
+    digits = Digits8().load()
+    known = known_density(digits)
+    assert known is not None
+    assert_close(known.bayes_eps(LOG_SNR[:2])[0], curve("digits8")[0][:2])
+    pixels = torch.zeros(2, 1, 2, 2, dtype=torch.uint8)
+    assert known_density(ImageData("black", pixels, pixels)) is None

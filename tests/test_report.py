@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 import pytest
 from rich.console import Console
 from scipy import stats
-from synthetic import change_record, write_run, write_study
+from synthetic import belief, change_record, write_run, write_study
 
 from diffexp.apps.report import main
 from diffexp.report import figures as drawings
@@ -239,11 +239,11 @@ def test_holm_covers_the_rows_of_a_column_and_needs_three_pairs(summary: Summary
 
 def rates(root: Path) -> Path:
     """v's belief is best at 1e-3 and its samples at 1e-4; epsilon's both at 1e-4."""
-    for target, rate, belief, distance in (("epsilon", 1e-4, 0.10, 5.0), ("epsilon", 1e-3, 0.20, 9.0),
+    for target, rate, error, distance in (("epsilon", 1e-4, 0.10, 5.0), ("epsilon", 1e-3, 0.20, 9.0),
                                            ("v", 1e-4, 0.15, 4.0), ("v", 1e-3, 0.08, 6.0)):  # fmt: skip
         for seed in (0, 1):
             run = write_run(root, "s", target, seed, rate=rate, lines=2, validations=1)
-            with_final(run, val__belief_eps=belief + seed / 1000, fd__classifier_1k=distance + seed / 100)
+            with_final(run, val__belief_eps=error + seed / 1000, fd__classifier_1k=distance + seed / 100)
     return root / "s"
 
 
@@ -925,3 +925,28 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert error.startswith("diffexp report: ")
     assert words in error
     assert len(error.splitlines()) == 1
+
+
+def test_excess_over_a_known_optimum_stands_in_for_the_belief_error(tmp_path: Path) -> None:
+    known = belief(0.05)
+    for target, error in (("epsilon", 0.09), ("v", 0.07)):
+        excess = {key.replace("belief", "excess"): value for key, value in belief(error - 0.05).items()}
+        final = {"val/loss": 0.1, "val/zero_loss": 1.0, "val/bits_per_dim": error, **belief(error), **excess}
+        optimum = {**known, "val/bits_per_dim": 0.01}
+        write_run(tmp_path, "s", target, 0, final=final, optimum=optimum)
+    study = summarise(tmp_path / "s")
+    shown = {metric.title: study.cell(study.rows[0], metric) for metric in study.metrics}
+    assert {"excess error, eps", "excess error, score", "bits/dim"} <= shown.keys()
+    assert not any("belief" in title for title in shown), "it is the same, plus what nobody can avoid"
+    assert shown["bits/dim"].floor == 0.01
+    assert study.cell(study.rows[0], "val/belief_eps").floor == 0.05
+    assert "Excess over the best belief in eps, x0, v and score units" in " ".join(headline(study))
+    assert "best possible network has a belief error of 0.05 in eps" in " ".join(facts(study))
+    records = json.loads(to_json(study))["summary"]
+    assert {"val/belief_eps", "val/excess_eps"} <= {record["metric"] for record in records}
+    curves = {run.path: read_curves(run) for run in study.runs}
+    (figure,) = [f for f in drawings.all_figures(study, curves, look(study.rows)) if f.name == "bands"]
+    (bands,) = [v for v in figure.variants if v.name == "eps"]
+    (best,) = [trace for trace in bands.data if trace["name"] == "best possible"]
+    assert best["y"][0] == pytest.approx(known["val/belief_eps/lam_-10_-8"], rel=1e-3)
+    assert any(v.name == "excess, eps" for v in figure.variants)

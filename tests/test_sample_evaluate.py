@@ -66,7 +66,8 @@ def test_a_setting_of_the_runs_own_metric_can_be_overridden(
 ) -> None:
     """README: diffexp evaluate run=... metric.count=5000"""
     out = tmp_path / "again.json"
-    assert main(["evaluate", f"run={run}", f"out={out}", "metric.count=80", "sampler.steps=2"]) == 0
+    line = ["evaluate", f"run={run}", f"out={out}", "metric.count=80", "sampler.steps=2", "likelihood.count=0"]
+    assert main(line) == 0
     written = json.loads(out.read_text())
     assert written["metric"]["count"] == 80
     assert (written["sampler"]["steps"], written["sampler"]["clip"]) == (2, False)
@@ -94,7 +95,7 @@ def test_fewer_steps_of_the_runs_own_sampler(run: Path, tmp_path: Path, capsys: 
 
 
 def test_a_run_without_a_metric_is_given_one_with_a_cache_of_its_own(study: Path, tmp_path: Path) -> None:
-    line = ["evaluate", f"run={run_with(study, 'none')}", f"out={tmp_path}/e.json"]
+    line = ["evaluate", f"run={run_with(study, 'none')}", f"out={tmp_path}/e.json", "likelihood.count=0"]
     assert main([*line, "metric=classifier", "metric.count=70", f"cache={tmp_path}/cache"]) == 0
     assert "kid/classifier_70" in json.loads((tmp_path / "e.json").read_text())["metrics"]
     assert any((tmp_path / "cache").rglob("*.*"))
@@ -123,6 +124,8 @@ def test_what_the_readme_says_to_type_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = shlex.split(re.sub(r"\brun=\S+", f"run={run}", line))
+    if words[0] == "evaluate":
+        words += ["likelihood.count=4", "likelihood.steps=20", "likelihood.flow_steps=5"]  # for time's sake
     if "sampler=ancestral" in words:
         words.append("sampler.steps=50")  # for time's sake
     assert main(words) == 0, capsys.readouterr().err
@@ -152,6 +155,8 @@ REFUSED = {
     "evaluate run=RUN metric.cuont=3": "Did you mean metric.count?",
     "evaluate run=RUN sampler=ddmi": "Did you mean ddim?",
     "evaluate run=RUN sampler.steps=0": "sampler.steps=0",
+    "evaluate run=RUN likelihood.count=-1": "likelihood.count=-1: must be a whole number, 0 or more",
+    "evaluate run=RUN likelihood.variance=best": "likelihood.variance=best: must be beta, beta_tilde or optimal",
     "sample": "run=...: must be given",
 }
 
@@ -195,3 +200,45 @@ def test_a_runs_settings_leave_no_trace_for_the_next_command(run: Path, capsys: 
     assert not {"own.yaml", "sampler", "metric"} & ConfigStore.instance().repo.keys()
     assert main(["train", "--help"]) == 0
     assert "own" not in re.findall(r"^sampler: (.*)$", capsys.readouterr().out, re.M)[0].split(", ")
+
+
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on data of known density."""
+    root = tmp_path_factory.mktemp("synthetic")
+    line = ["train", f"root={root}", "study=s", *TINY, "data=mixture", "target=x0"]
+    assert main([*(word for word in line if not word.startswith("metric")), "metric=none"]) == 0
+    (found,) = read_study(root / "s")
+    return found.path
+
+
+def test_bits_per_dim_stand_beside_the_best_possible(
+    synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ("likelihood.count=12", "likelihood.steps=20", "likelihood.flow_steps=6")
+    out = tmp_path / "e.json"
+    assert main(["evaluate", f"run={synthetic}", f"out={out}", *small]) == 0
+    told, written = capsys.readouterr().out, json.loads(out.read_text())
+    metrics = written["metrics"]
+    for name in ("bits_per_dim/vlb", "bits_per_dim/flow"):
+        assert metrics[name] > metrics[f"{name}/optimum"], name
+        assert metrics[f"{name}/stderr"] > 0
+        assert re.search(rf"^{name} .* \+- .*best possible", told, re.M), told
+    parts = sum(metrics[f"bits_per_dim/vlb/{part}"] for part in ("L_T", "kl", "L_0"))
+    assert metrics["bits_per_dim/vlb"] == pytest.approx(parts)
+    assert written["likelihood"]["variance"] == "beta"
+    assert metrics["val/excess_eps"] > 0
+
+    assert main(["evaluate", f"run={synthetic}", f"out={out}", *small, "likelihood.variance=optimal"]) == 0
+    best = json.loads(out.read_text())["metrics"]
+    assert best["bits_per_dim/vlb"] < metrics["bits_per_dim/vlb"], "its variances suit the network's own errors"
+    assert main(["evaluate", f"run={synthetic}", f"out={out}", "likelihood.count=0"]) == 0
+    assert "bits_per_dim/vlb" not in json.loads(out.read_text())["metrics"]
+
+
+def test_a_run_on_known_data_records_its_excess_and_the_optimum(synthetic: Path) -> None:
+    (run,) = read_study(synthetic.parents[1])
+    for name in ("eps", "x0", "v", "score"):
+        assert run.final[f"val/excess_{name}"] > 0
+        assert run.optimum[f"val/belief_{name}"] < run.final[f"val/belief_{name}"]
+    assert run.optimum["val/bits_per_dim"] < run.final["val/bits_per_dim"]

@@ -9,7 +9,9 @@ from exact import Exact
 
 from diffexp.data import MixtureData
 from diffexp.denoiser import Denoiser
+from diffexp.likelihood import expected_vlb
 from diffexp.objective import Objective
+from diffexp.oracle import Mixture
 from diffexp.times import LogitNormal, Uniform
 from diffexp.validation import HeldOut
 
@@ -98,3 +100,59 @@ def test_every_band_is_named_by_its_edges_and_the_total_is_their_mean() -> None:
         share = ((log_snr >= low) & (log_snr < low + 2)).double().mean().item()
         total += share * found.get(f"val/belief_eps/lam_{low}_{low + 2}", 0.0 if share == 0 else math.nan)
     assert total == pytest.approx(found["val/belief_eps"])
+
+
+KNOWN = Mixture(DATA.weights, DATA.means, DATA.covariances)
+
+
+class Off(torch.nn.Module):
+    """The optimum in eps, plus one number everywhere."""
+
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        self.best, self.by = KNOWN.denoiser(SCHEDULE, TARGETS["epsilon"]).network, by
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return self.best(x, t) + self.by
+
+
+@pytest.mark.parametrize("target", ["epsilon", "x0", "v", "scaled_noise"])
+def test_the_optimum_has_no_excess(target: str) -> None:
+    bench = held(target, known=KNOWN)
+    found = bench.measure(KNOWN.denoiser(SCHEDULE, TARGETS[target]))
+    excess = {key: value for key, value in found.items() if "excess" in key}
+    assert len(excess) > 40
+    for key, value in excess.items():
+        assert value <= 1e-8 * bench.optimum[key.replace("excess", "belief")], key
+
+
+def test_excess_is_the_squared_distance_from_the_optimum_without_the_scatter_of_noise() -> None:
+    bench = held(known=KNOWN)
+    found = bench.measure(Denoiser(Off(0.3), SCHEDULE, TARGETS["epsilon"]))
+    assert found["val/excess_eps"] == pytest.approx(0.09, rel=1e-5)
+    assert found["val/excess_eps/lam_2_4"] == pytest.approx(0.09, rel=1e-5)
+    gap = found["val/belief_eps"] - bench.optimum["val/belief_eps"]
+    assert gap == pytest.approx(0.09, abs=0.02), "the same in expectation"
+    assert gap != pytest.approx(0.09, rel=1e-5)
+
+
+def test_what_the_optimum_measures_is_what_bayes_says() -> None:
+    lam = SCHEDULE.log_snr((torch.arange(1000.0).reshape(-1, 1, 1, 1) + 1) / 1000)
+    bayes = KNOWN.bayes_eps(lam)[0] / 16
+    assert held(known=KNOWN).optimum["val/belief_eps"] == pytest.approx(bayes.mean().item(), rel=0.03)
+
+
+def test_bits_per_dim_of_the_optimum_are_the_expected_ones() -> None:
+    bench = held(known=KNOWN, bound="beta")
+    exact = expected_vlb(SCHEDULE, lambda lam: KNOWN.bayes_eps(lam)[0] / 16, VARIANCE, 1000, "beta").bits_per_dim.item()
+    assert bench.optimum["val/bits_per_dim"] == pytest.approx(exact, abs=0.12), "3 standard errors"
+    found = bench.measure(KNOWN.denoiser(SCHEDULE, TARGETS["x0"]))
+    assert found["val/bits_per_dim"] == pytest.approx(bench.optimum["val/bits_per_dim"], abs=1e-6)
+
+
+def test_there_are_no_bits_where_there_is_no_bound() -> None:
+    rectified, times = SCHEDULES["rectified"], Uniform()
+    bench = held(schedule=rectified, times=times, bound="beta")
+    assert "val/bits_per_dim" not in bench.measure(Denoiser(Silent(), rectified, TARGETS["epsilon"]))
+    assert "val/bits_per_dim" in bench.measure(Denoiser(Silent(), rectified, TARGETS["v"]))
+    assert "val/bits_per_dim" not in held().measure(Denoiser(Silent(), SCHEDULE, TARGETS["v"]))

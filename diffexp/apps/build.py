@@ -1,6 +1,7 @@
 """From a configuration to the objects it names, and everything that can be refused before training."""
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
@@ -18,10 +19,13 @@ from diffexp.draws import stream_key
 from diffexp.metrics.samples import Metric, PreparedMetric
 from diffexp.module import MakeOptimizer
 from diffexp.objective import Objective
+from diffexp.oracle import known_density
 from diffexp.samplers import Sampler
+from diffexp.sampling import Samples
 from diffexp.schedule import Schedule
 from diffexp.targets import Target
 from diffexp.times import Times
+from diffexp.validation import HeldOut
 from diffexp.weighting import Weighting
 
 
@@ -36,6 +40,28 @@ class Problem:
     sampler: Sampler
     metric: Metric
     data: Data
+
+    def to(self, where: torch.device) -> "Problem":
+        """The same with its data on another device."""
+        return dataclasses.replace(self, data=self.data.to(where))
+
+    def held_out(self, validation: DictConfig, t_start: float) -> HeldOut:
+        """What every network is validated on."""
+        return HeldOut(
+            self.data,
+            self.objective,
+            self.schedule,
+            self.times,
+            validation.count,
+            validation.batch_size,
+            known_density(self.data),
+            validation.bound,
+            t_start,
+        )
+
+    def samples(self, denoiser: Denoiser) -> Samples:
+        """A network's samples, from the same noise as every other's."""
+        return Samples(denoiser, self.sampler, self.data.image_shape, self.data.device)
 
 
 def problem(cfg: DictConfig, chosen: Mapping[str, str]) -> Problem:

@@ -10,26 +10,42 @@ def main(argv: Sequence[str]) -> int:
     """The command's exit code."""
     from diffexp.apps.own_settings import run_on_trained
 
-    return run_on_trained(evaluate, "evaluate", argv, ("sampler", "metric"), ("sampling", "cache"))
+    return run_on_trained(evaluate, "evaluate", argv, ("sampler", "metric"), ("sampling", "cache"), check)
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse settings of the likelihood that cannot work.
+
+    Raises:
+        ValueError: Names the setting as typed, and what it may be.
+    """
+    from diffexp.apps.settings import refuse_likelihood
+
+    refuse_likelihood(cfg)
 
 
 def evaluate(cfg: DictConfig) -> None:
-    """Print the belief errors and the sample metrics, and write them as JSON."""
+    """Print the belief errors, bits/dim and the sample metrics, and write them as JSON."""
     from diffexp.apps import build
+    from diffexp.apps.bits import bits_per_dim
     from diffexp.apps.trained import trained
     from diffexp.files import write_text
     from diffexp.records import strict_json
-    from diffexp.validation import HeldOut
 
     run = trained(cfg)
-    parts, validation = run.parts, run.cfg.validation
-    held = HeldOut(parts.data, parts.objective, parts.schedule, parts.times, validation.count, validation.batch_size)
+    held = run.parts.held_out(run.cfg.validation, run.cfg.sampling.t_start)
     found = held.measure(run.denoiser)
-    found |= build.prepared_metric(run.cfg, parts, run.device)(run.samples())
+    found |= {f"{name}/optimum": value for name, value in held.optimum.items()}
+    found |= bits_per_dim(run, cfg.likelihood)
+    found |= build.prepared_metric(run.cfg, run.parts, run.device)(run.samples())
     for name, value in found.items():
-        if "/lam_" not in name:
-            print(f"{name:<34} {value:.6g}")
+        if "/lam_" not in name and not name.endswith(("/stderr", "/optimum")):
+            scatter, best = found.get(f"{name}/stderr"), found.get(f"{name}/optimum")
+            said = f" +- {scatter:.2g}" if scatter is not None else ""
+            print(f"{name:<34} {value:.6g}{said}" + (f"  (best possible: {best:.6g})" if best is not None else ""))
     out = Path(cfg.out or Path(cfg.run) / "evaluation.json")
     settings = {key: OmegaConf.to_container(run.cfg[key], resolve=True) for key in ("sampler", "metric")}
-    write_text(out, strict_json({"step": run.step, **settings, "metrics": found}, indent=2) + "\n")
+    settings["likelihood"] = OmegaConf.to_container(cfg.likelihood)
+    nfe = run.parts.sampler.nfe
+    write_text(out, strict_json({"step": run.step, "nfe": nfe, **settings, "metrics": found}, indent=2) + "\n")
     print(out)

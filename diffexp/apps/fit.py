@@ -18,7 +18,6 @@ from diffexp.objective import effective_weight, without_learning
 from diffexp.pictures import save_grid
 from diffexp.runs import RunDirectory
 from diffexp.sampling import Samples
-from diffexp.validation import HeldOut
 
 
 def fit(cfg: DictConfig, parts: build.Problem, where: torch.device, directory: RunDirectory) -> None:
@@ -27,7 +26,7 @@ def fit(cfg: DictConfig, parts: build.Problem, where: torch.device, directory: R
     Raises:
         ValueError: The checkpoint to go on from is broken, or another configuration's.
     """
-    data, config = parts.data.to(where), plain(cfg)
+    parts, config = parts.to(where), plain(cfg)
     checkpoint = directory.checkpoints / "last.ckpt"
     begun = read_checkpoint(checkpoint, config)["global_step"] if checkpoint.exists() else 0
     batch_size = int(cfg.training.batch_size)
@@ -41,7 +40,7 @@ def fit(cfg: DictConfig, parts: build.Problem, where: torch.device, directory: R
         denoiser,
         parts.objective,
         parts.times,
-        data,
+        parts.data,
         seed=cfg.seed,
         optimizer=build.optimizer(cfg),
         batch_size=batch_size,
@@ -64,12 +63,13 @@ def fit(cfg: DictConfig, parts: build.Problem, where: torch.device, directory: R
         effective_weight=vars(effective_weight(parts.objective, parts.schedule, parts.times)),
     )
     directory.samples.mkdir(exist_ok=True)
-    save_grid(data.reference("heldout", int(cfg.sampling.grid)), directory.samples / "data.png")
+    save_grid(parts.data.reference("heldout", int(cfg.sampling.grid)), directory.samples / "data.png")
     metric = build.prepared_metric(cfg, parts, where)
-    held = HeldOut(data, parts.objective, parts.schedule, parts.times, cfg.validation.count, cfg.validation.batch_size)
+    held = parts.held_out(cfg.validation, cfg.sampling.t_start)
+    directory.write_record(optimum=held.optimum)
 
     def samples() -> Samples:
-        return Samples(module.averaged, parts.sampler, data.image_shape, where)
+        return parts.samples(module.averaged)
 
     with loggers.opened(cfg.logger, directory, config) as opened, _quiet(), build.seeded(0):
         journal = Journal(directory, opened, loggers.log_image)

@@ -1,6 +1,7 @@
 """Settings that no run can have, refused before anything is made."""
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -11,16 +12,30 @@ def refuse_settings(cfg: DictConfig) -> None:
     Raises:
         ValueError: Names the key as typed, and what it may be.
     """
-    wrong = [
-        f"{key}={value}: must be {must}, for example {example}."
-        for key, must, example, fine in _NUMBERS
-        if not fine(value := OmegaConf.select(cfg, key))
-    ]
+    wrong = _wrong(cfg, _NUMBERS)
     for key, why in _OURS.items():
         if OmegaConf.select(cfg, key) is not None:
             wrong.append(f"{key}={OmegaConf.select(cfg, key)}: {why}")
     if wrong:
         raise ValueError("\n".join(wrong))
+
+
+def refuse_likelihood(cfg: DictConfig) -> None:
+    """Refuse settings with which no likelihood can be measured.
+
+    Raises:
+        ValueError: Names the key as typed, and what it may be.
+    """
+    if wrong := _wrong(cfg, _LIKELIHOOD):
+        raise ValueError("\n".join(wrong))
+
+
+def _wrong(cfg: DictConfig, table: "Table") -> list[str]:
+    return [
+        f"{key}={value}: must be {must}, for example {example}."
+        for key, must, example, fine in table
+        if not fine(value := OmegaConf.select(cfg, key))
+    ]
 
 
 def _whole(low: int) -> Callable[[object], bool]:
@@ -31,7 +46,14 @@ def _from_to_below(low: float, high: float) -> Callable[[object], bool]:
     return lambda value: isinstance(value, int | float) and low <= value < high
 
 
-_NUMBERS: tuple[tuple[str, str, str, Callable[[object], bool]], ...] = (
+def _one_of(*values: object) -> Callable[[object], bool]:
+    return lambda value: value in values
+
+
+Table: TypeAlias = tuple[tuple[str, str, str, Callable[[object], bool]], ...]
+"""For each key, what it must be, an example, and whether a value is that."""
+
+_NUMBERS: Table = (
     ("seed", "a whole number", "0", lambda value: isinstance(value, int)),
     ("trainer.max_steps", "a whole number, 1 or more", "10_000", _whole(1)),
     ("trainer.devices", "1 (several GPUs run several jobs)", "1", lambda value: value == 1),
@@ -42,11 +64,20 @@ _NUMBERS: tuple[tuple[str, str, str, Callable[[object], bool]], ...] = (
     ("validation.every", "a whole number, 1 or more", "2000", _whole(1)),
     ("validation.count", "a whole number, 1 or more", "1024", _whole(1)),
     ("validation.batch_size", "a whole number, 1 or more", "256", _whole(1)),
+    ("validation.bound", "beta, beta_tilde or null", "beta", _one_of("beta", "beta_tilde", None)),
     ("sampling.grid", "a whole number, 1 or more", "64", _whole(1)),
     ("sampling.every", "null, or a whole number, 1 or more", "1000", lambda value: value is None or _whole(1)(value)),
     ("checkpoint.every_n_steps", "a whole number, 1 or more", "2000", _whole(1)),
     ("objective.normalize", "true or false", "true", lambda value: isinstance(value, bool)),
     ("fail_fast", "true or false", "false", lambda value: isinstance(value, bool)),
+)
+
+_LIKELIHOOD: Table = (
+    ("likelihood.count", "a whole number, 0 or more", "128", _whole(0)),
+    ("likelihood.steps", "null, or a whole number, 2 or more", "1000", lambda value: value is None or _whole(2)(value)),
+    ("likelihood.variance", "beta, beta_tilde or optimal", "beta", _one_of("beta", "beta_tilde", "optimal")),
+    ("likelihood.flow_steps", "a whole number, 1 or more", "50", _whole(1)),
+    ("likelihood.flow_draws", "a whole number, 2 or more", "2", _whole(2)),
 )
 
 _OURS = {

@@ -1,6 +1,5 @@
 """A trained run, taken up again from its directory."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -33,7 +32,7 @@ class Trained:
 
     def samples(self) -> Samples:
         """Its samples, from the same noise as every other run's."""
-        return Samples(self.denoiser, self.parts.sampler, self.parts.data.image_shape, self.device)
+        return self.parts.samples(self.denoiser)
 
 
 def trained(cfg: DictConfig) -> Trained:
@@ -57,8 +56,7 @@ def trained(cfg: DictConfig) -> Trained:
     weights = {k.removeprefix("ema."): v for k, v in checkpoint["state_dict"].items() if k.startswith("ema.")}
     averaged.load_state_dict(weights)
     denoiser.network = averaged.network
-    data = parts.data.to(where)
-    return Trained(replaced, dataclasses.replace(parts, data=data), denoiser, where, int(checkpoint["global_step"]))
+    return Trained(replaced, parts.to(where), denoiser, where, int(checkpoint["global_step"]))
 
 
 def _checkpoint(path: Path, own: Any) -> dict[str, Any]:

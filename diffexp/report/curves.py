@@ -1,10 +1,10 @@
 """What the figures need of a run's metrics.jsonl, taken in one pass so that the rest can be forgotten."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from diffexp.report.metrics import CURRENCIES
+from diffexp.report.metrics import ERRORS
 from diffexp.studies import Run
 
 #: A training curve is drawn as the means of this many stretches: enough to see, few enough to send.
@@ -18,8 +18,8 @@ class Curves:
     """One run's curves over images seen.
 
     Attributes:
-        belief: By currency, the total belief error.
-        bands: By currency, the newest belief error by band of log-SNR, (low, high) -> value.
+        belief: By name in `ERRORS`, the total error of the belief, where it was measured.
+        bands: By name in `ERRORS`, the newest error by band of log-SNR, (low, high) -> value.
         loss: The training loss in the run's own units, thinned.
         zero_loss: What predicting zero costs in those units, if it is known.
     """
@@ -32,7 +32,7 @@ class Curves:
 
 def read_curves(run: Run) -> Curves:
     """Read one run; empty curves where nothing was written yet."""
-    belief: dict[str, Curve] = {currency: ([], []) for currency in CURRENCIES}
+    belief: dict[str, Curve] = {name: ([], []) for name in ERRORS}
     newest: dict[str, float] = {}
     steps: list[tuple[float, float]] = []
     for line in run.metrics():
@@ -41,20 +41,21 @@ def read_curves(run: Run) -> Curves:
         loss = line.get("train/loss")
         if loss is not None:
             steps.append((seen, loss))
-        for currency, (images, errors) in belief.items():
-            error = line.get(f"val/belief_{currency}")
+        for name, (images, errors) in belief.items():
+            error = line.get(ERRORS[name])
             if error is not None:
                 images.append(seen)
                 errors.append(error)
         if line.get("val/belief_eps") is not None:
             newest = {key: value for key, value in line.items() if value is not None}
     newest |= run.final
-    bands = {currency: _bands(newest, currency) for currency in CURRENCIES}
+    bands = {name: by_band(newest, key) for name, key in ERRORS.items()}
     return Curves(belief, bands, _thin(steps), newest.get("val/zero_loss"))
 
 
-def _bands(values: dict[str, float], currency: str) -> dict[tuple[float, float], float]:
-    name = re.compile(rf"val/belief_{currency}/lam_(-?[\d.]+)_(-?[\d.]+)")
+def by_band(values: Mapping[str, float], key: str) -> dict[tuple[float, float], float]:
+    """The entries `<key>/lam_<low>_<high>` as (low, high) -> value, in increasing log-SNR."""
+    name = re.compile(rf"{key}/lam_(-?[\d.]+)_(-?[\d.]+)")
     found = {(float(match[1]), float(match[2])): value
              for key, value in values.items() if (match := name.fullmatch(key))}  # fmt: skip
     return dict(sorted(found.items()))

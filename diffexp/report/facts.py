@@ -1,13 +1,14 @@
 """What a reader must know before the numbers: learning rate, length, sampler, averaged weights, the classifier."""
 
+from diffexp.report.metrics import CURRENCIES
 from diffexp.report.rows import RATE, followers, settings
 from diffexp.report.summary import Summary
-from diffexp.report.words import listed
+from diffexp.report.words import listed, number
 
 
 def facts(summary: Summary) -> list[str]:
     """Short sentences; what is not recorded is left out."""
-    told = [*_rate(summary), *_length(summary), *_weights(summary), *_classifier(summary)]
+    told = [*_rate(summary), *_length(summary), *_weights(summary), *_classifier(summary), *_optimum(summary)]
     for choice, keys in followers(summary.rows).items():
         told.append(f"Varies with {choice} and is not named apart from it: {listed(keys, 8)}.")
     return told
@@ -60,6 +61,17 @@ def _classifier(summary: Summary) -> list[str]:
     }
     shown = listed(sorted(found), 4)
     return [f"The classifier behind the distances names {shown} of the held-out images rightly."] if found else []
+
+
+def _optimum(summary: Summary) -> list[str]:
+    """What nobody can do better, where the data's density is known."""
+    known = [run.optimum for run in summary.runs if run.optimum]
+    if not known or any(other != known[0] for other in known):
+        return []
+    errors = [f"{number(known[0][key])} in {unit}" for unit in CURRENCIES if (key := f"val/belief_{unit}") in known[0]]
+    bits = known[0].get("val/bits_per_dim")
+    also = f", and {number(bits)} bits/dim" if bits is not None else ""
+    return [f"The data's density is known: the best possible network has a belief error of {listed(errors)}{also}."]
 
 
 def _values(summary: Summary, key: str) -> list[str]:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from diffexp.report.curves import Curves
+from diffexp.report.curves import Curves, by_band
 from diffexp.report.look import Look, drawn
-from diffexp.report.metrics import CURRENCIES
+from diffexp.report.metrics import ERRORS
 from diffexp.report.rows import RATE, Row
 from diffexp.report.statistics import Mean, mean_over_seeds
 from diffexp.report.summary import Summary
@@ -124,18 +124,18 @@ def over_rates(summary: Summary, style: Look) -> Figure:
 
 
 def belief_over_images(lines: Sequence[tuple[Row, Run, Curves]], style: Look, note: str) -> Figure:
-    """The belief error of each run over images seen, in each currency."""
+    """The belief error of each run over images seen, in each currency, and its excess where that is known."""
     variants: list[Variant] = []
-    for currency in CURRENCIES:
+    for name in ERRORS:
         data: list[Trace] = []
         legend: set[str] = set()
         for row, run, curves in lines:
-            images, errors = _positive(*curves.belief[currency])
+            images, errors = _positive(*curves.belief[name])
             if images:
                 data.append({**_run_line(row, run, style, legend), "x": images, "y": _rounded(errors)})
         if data:
-            axes = {"xaxis": _axis("images seen"), "yaxis": _axis(f"belief error, {currency}", "log")}
-            variants.append(Variant(currency, data, axes))
+            axes = {"xaxis": _axis("images seen"), "yaxis": _axis(f"belief error, {name}", "log")}
+            variants.append(Variant(name, data, axes))
     caption = "One line per run, on the same held-out images, times and noise for all; comparable across targets."
     return Figure("belief", "Belief error over images seen", caption + note, variants)
 
@@ -145,13 +145,16 @@ def belief_by_band(summary: Summary, curves: Mapping[Path, Curves], style: Look)
     "if none is."""
     variants: list[Variant] = []
     by_row = {row.name: _bands(row, curves) for row in summary.rows}
-    for currency in CURRENCIES:
+    best = False
+    for name, key in ERRORS.items():
         data: list[Trace] = []
         for row in summary.rows:
-            means = by_row[row.name][currency]
+            means = by_row[row.name][name]
             data += _band_line(row, style, {band: mean.mean for band, mean in means.items()}, list(means.values()))
         if data:
-            variants.append(Variant(currency, data, _band_axes(f"belief error, {currency}")))
+            known = _best_line(summary, key)
+            best = best or bool(known)
+            variants.append(Variant(name, data + known, _band_axes(f"belief error, {name}")))
     ratios: list[Trace] = []
     for row in summary.rows if summary.compares else ():
         baseline = summary.baselines.get(row.name)
@@ -164,20 +167,31 @@ def belief_by_band(summary: Summary, curves: Mapping[Path, Curves], style: Look)
     caption = "Where on the way from noise (left) to image (right) a target knows more. Mean over seeds, with its "
     caption += "95 % interval. Within one band the currencies differ by one factor, the same for all targets"
     caption += f", so the ratio to the baseline ({summary.baseline_label}) is the same in all." if ratios else "."
+    caption += " Grey: the best possible belief. Excess: how far from it." if best else ""
     return Figure("bands", "Belief error by log-SNR", caption, variants)
 
 
 def _bands(row: Row, curves: Mapping[Path, Curves]) -> dict[str, dict[tuple[float, float], Mean]]:
-    """By currency and band, the mean over the row's seeds; only what a logarithmic axis can show."""
+    """By name in `ERRORS` and band, the mean over the row's seeds; only what a logarithmic axis can show."""
     read = [curves[run.path] for run in row.done or row.runs if run.path in curves]
-    means: dict[str, dict[tuple[float, float], Mean]] = {currency: {} for currency in CURRENCIES}
-    for currency, by_band in means.items():
-        tables = [one.bands[currency] for one in read]
+    means: dict[str, dict[tuple[float, float], Mean]] = {name: {} for name in ERRORS}
+    for name, bands in means.items():
+        tables = [one.bands[name] for one in read]
         for band in sorted({band for table in tables for band in table}):
             mean = mean_over_seeds([table[band] for table in tables if band in table])
             if mean and mean.mean > 0:
-                by_band[band] = mean
+                bands[band] = mean
     return means
+
+
+def _best_line(summary: Summary, key: str) -> list[Trace]:
+    """The best possible belief's error, where every row was measured on the same draws and it is known."""
+    known = [by_band(row.done[0].optimum, key) for row in summary.rows if row.done]
+    bands = {band: value for band, value in known[0].items() if value > 0} if known else {}
+    if not bands or any(other != known[0] for other in known):
+        return []
+    return [{"x": [(low + high) / 2 for low, high in bands], "y": _rounded(bands.values()), "name": "best possible",
+             "mode": "lines", "line": {"color": "#888888", "dash": "dot", "width": 2}}]  # fmt: skip
 
 
 def _band_line(

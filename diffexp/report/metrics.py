@@ -1,10 +1,14 @@
 """What is measured: names, order, direction, and one line of explanation each."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 #: The currencies of the belief error, in the order in which they are shown.
 CURRENCIES = ("eps", "x0", "v", "score")
+
+#: Every error of a belief, by the name that a figure gives it: in each currency, and in each its excess.
+ERRORS = {unit: f"val/belief_{unit}" for unit in CURRENCIES} | {f"excess, {u}": f"val/excess_{u}" for u in CURRENCIES}
 
 MEANINGS = {
     "eps": "squared error of the eps that the network's answer implies, on the same fixed held-out "
@@ -12,7 +16,10 @@ MEANINGS = {
     "x0": "the same belief read as a clean image: e^-lam times the eps-error at log-SNR lam, so it counts high noise",
     "v": "the same belief in v units: (1 + e^-lam) times the eps-error (where alpha^2 + sigma^2 = 1)",
     "score": "the same belief as a score: 1 / sigma^2 times the eps-error, so it counts low noise",
-    "bits": "the variational bound in bits per dimension",
+    "excess": "squared difference from the best possible belief, which is known for this data: the belief error "
+    "without the part that nobody can avoid; 0 is perfect",
+    "bits": "the variational bound on held-out images in bits per dimension: of 8-bit values, or of a density on the "
+    "scale [-1, 1] where the data is not quantised (then it may be negative)",
     "fd": "Frechet distance between features of samples and of real images",
     "fid": "Frechet distance on the published Inception features",
     "kid": "kernel (MMD) distance on features, unbiased, so it can be slightly negative",
@@ -21,6 +28,7 @@ MEANINGS = {
 }
 
 _HIGHER_IS_BETTER = ("precision", "recall", "density", "coverage", "accuracy")
+_ERROR = re.compile(rf"val/(belief|excess)_({'|'.join(CURRENCIES)})")
 _SAMPLE_ORDER = ("fid", "fd", "kid", "precision", "recall")
 
 
@@ -36,13 +44,20 @@ class Metric:
 
     @property
     def currency(self) -> str | None:
-        """eps, x0, v or score, for a belief error."""
-        name = self.key.removeprefix("val/belief_")
-        return name if name != self.key and name in CURRENCIES else None
+        """eps, x0, v or score, for a belief error and for its excess over the optimum's."""
+        found = _ERROR.fullmatch(self.key)
+        return found[2] if found else None
+
+    @property
+    def excess(self) -> bool:
+        """Whether it is a belief error's excess over the best possible."""
+        return self.currency is not None and self.key.startswith("val/excess_")
 
     @property
     def family(self) -> str:
-        """What kind of number it is: a currency, "bits", or the first part of its name."""
+        """What kind of number it is: a currency, "excess", "bits", or the first part of its name."""
+        if self.excess:
+            return "excess"
         if self.currency:
             return self.currency
         return "bits" if self.key.endswith("bits_per_dim") else self.key.split("/")[0]
@@ -50,7 +65,7 @@ class Metric:
     @property
     def title(self) -> str:
         if self.currency:
-            return f"belief error, {self.currency}"
+            return f"{'excess' if self.excess else 'belief'} error, {self.currency}"
         if self.family == "bits":
             return "bits/dim"
         family, _, features = self.key.partition("/")
@@ -62,7 +77,7 @@ class Metric:
 
     @property
     def floor(self) -> str:
-        """The key of what real images score against other real images."""
+        """The key of the best that can be expected: what real images score, or the optimum where it is known."""
         return f"{self.key}/floor"
 
     @property
@@ -84,8 +99,15 @@ class Metric:
         return self.family in _HIGHER_IS_BETTER
 
 
+def shown_metrics(metrics: Iterable[Metric]) -> list[Metric]:
+    """Without the belief errors whose excess over the optimum is among them: it tells the same, with less scatter."""
+    metrics = list(metrics)
+    better = {metric.currency for metric in metrics if metric.excess}
+    return [metric for metric in metrics if metric.excess or metric.currency not in better or not metric.currency]
+
+
 def comparable_metrics(keys: Iterable[str]) -> list[Metric]:
-    """Those of `keys` that may be compared across targets: belief errors, bits/dim, metrics of samples.
+    """Those of `keys` that may be compared across targets: errors of beliefs, bits/dim, metrics of samples.
 
     Losses are not among them: each is in units of its own.
     """
@@ -102,7 +124,7 @@ def _is_comparable(key: str) -> bool:
 
 def _order(metric: Metric) -> tuple[int, int, str]:
     if metric.currency:
-        return 0, CURRENCIES.index(metric.currency), metric.key
+        return 0, CURRENCIES.index(metric.currency), metric.key.replace("excess", "with_excess")
     if not metric.of_samples:
         return 1, 0, metric.key
     known = metric.family in _SAMPLE_ORDER

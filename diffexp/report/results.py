@@ -133,6 +133,8 @@ def reading(summary: Summary) -> Iterator[str]:
     if any(metric.of_samples for metric in summary.metrics):
         yield ("<li><b>floor</b>: what real training images score against real held-out images; no sampler can be ")
         yield "expected to be better.</li>"
+    if any(summary.cell(row, "val/bits_per_dim").floor is not None for row in summary.rows):
+        yield "<li><b>floor</b> of bits/dim: the best possible network's, on the same images and noise.</li>"
     if any(_zeros(summary, metric) for metric in summary.metrics):
         yield "<li><b>eps = 0</b>: what that answer costs, measured on an epsilon network before its first step.</li>"
     yield "</ul>"

@@ -96,6 +96,11 @@ class Row:
         finals = {run.seed: run.final.get(metric) for run in self.done}
         return {seed: value for seed, value in finals.items() if value is not None}
 
+    def optimum(self, metric: str) -> dict[int, float]:
+        """What the best possible network has of the metric, by seed, where that is known."""
+        bests = {run.seed: run.optimum.get(metric) for run in self.done}
+        return {seed: value for seed, value in bests.items() if value is not None}
+
     def names(self, keys: Sequence[str]) -> list[str]:
         """The row's head in a table with a column for each of `keys`, or one column if there are none."""
         if not self.choices or not keys:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from diffexp.report.groups import comparable_rows, same_data
-from diffexp.report.metrics import Metric, comparable_metrics
+from diffexp.report.metrics import Metric, comparable_metrics, shown_metrics
 from diffexp.report.rows import RATE, Row, common_choices, group_rows
 from diffexp.report.statistics import Mean, holm, mean_over_seeds, paired_difference
 from diffexp.report.training import Training, trained
@@ -30,7 +30,7 @@ class Cell:
         so_far: Latest mean of the runs that did not come to an end, where none is done; not comparable.
         difference: To the row's baseline, paired by seed; None without a baseline or without shared seeds.
         p_holm: p of the difference, corrected for all differences of this metric; from three pairs on.
-        floor: What real images score against other real images.
+        floor: What real images score against other real images, or the best possible network's, where it is known.
     """
 
     value: Mean | None
@@ -168,7 +168,7 @@ def _sum_up(study: str, path: Path, rows: Sequence[Row], keys: tuple[str, ...], 
             paired = key in comparable and partner is not None and partner.name != row.name
             if paired and partner and group_of[partner.name] != group_of[row.name]:
                 paired = Metric(key).of_samples and one_data
-            floors = row.values(Metric(key).floor)
+            floors = row.values(Metric(key).floor) or row.optimum(key)
             cells[row.name, key] = Cell(
                 mean_over_seeds(list(values.values())),
                 partial.get(row.name, {}).get(key),
@@ -178,7 +178,19 @@ def _sum_up(study: str, path: Path, rows: Sequence[Row], keys: tuple[str, ...], 
         for group in groups.values():
             _correct(cells, [(row.name, key) for row in group])
     training = {row.name: trained(row) for row in rows if row.done}
-    return Summary(study, path, rows, keys, baseline, baselines, metrics, cells, common_choices(rows), groups, training)
+    return Summary(
+        study,
+        path,
+        rows,
+        keys,
+        baseline,
+        baselines,
+        shown_metrics(metrics),
+        cells,
+        common_choices(rows),
+        groups,
+        training,
+    )
 
 
 def _correct(cells: dict[tuple[str, str], Cell], family: Sequence[tuple[str, str]]) -> None:

@@ -137,7 +137,8 @@ def _floor(summary: Summary, metric: Metric) -> str:
 
 
 def _heading(metric: Metric) -> str:
-    return f"belief\n{metric.currency}" if metric.currency else metric.title.replace(" ", "\n")
+    kind = "excess" if metric.excess else "belief"
+    return f"{kind}\n{metric.currency}" if metric.currency else metric.title.replace(" ", "\n")
 
 
 def _equal(summary: Summary) -> str:

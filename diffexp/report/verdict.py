@@ -138,6 +138,8 @@ def distance(standing: Standing, row: Row) -> str:
 
 def _titles(metrics: Sequence[Metric]) -> str:
     """ "Belief error in eps and v units, bits/dim"."""
-    units = [metric.currency for metric in metrics if metric.currency]
-    others = [metric.title for metric in metrics if not metric.currency]
-    return ", ".join([f"Belief error in {listed(units)} units"] * bool(units) + others)
+    told: list[str] = []
+    for kind, excess in (("Belief error", False), ("Excess over the best belief", True)):
+        units = [metric.currency for metric in metrics if metric.currency and metric.excess == excess]
+        told += [f"{kind} in {listed(units)} units"] * bool(units)
+    return ", ".join(told + [metric.title for metric in metrics if not metric.currency])
