@@ -13,6 +13,7 @@ from pytorch_lightning.loggers import Logger
 from diffexp.metrics.samples import PreparedMetric
 from diffexp.module import DiffusionModule
 from diffexp.pictures import save_grid
+from diffexp.progress import clock
 from diffexp.runs import RunDirectory
 from diffexp.sampling import Samples
 from diffexp.validation import HeldOut
@@ -107,7 +108,7 @@ class Watch(pl.Callback):
         left = (now - self._began) / max(step - self._first, 1) * (total - step)
         line = (
             f"{self.name}  {100 * step / total:3.0f} %  images {images_seen:,}  loss {loss:.4g}  "
-            f"{speed:,.0f} images/s  {_memory(trainer.strategy.root_device)}  ETA {_clock(left)}"
+            f"{speed:,.0f} images/s  {_memory(trainer.strategy.root_device)}  ETA {clock(left)}"
         )
         if sys.stderr.isatty():
             print(f"\r\033[K{line}", end="\n" if step == total else "", file=sys.stderr, flush=True)
@@ -175,9 +176,3 @@ def _memory(device: torch.device) -> str:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
     return f"{peak:.1f} GiB"
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "diffexp"
 LAYERS = [
-    {"shapes", "files"},
+    {"shapes", "files", "progress"},
     {"schedule"},
     {"times", "weighting", "draws", "nn", "ema"},
     {"data"},
