@@ -24,6 +24,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from diffexp.data.base import Data
+from diffexp.data.mixture import MixtureData
 from diffexp.denoiser import Denoiser
 from diffexp.schedule import Schedule
 from diffexp.shapes import Images, PerImage
@@ -364,3 +366,8 @@ class FiniteData(Reference):
     @property
     def _work(self) -> int:
         return 2 * self.images.numel()
+
+
+def known_density(data: Data) -> Mixture | None:
+    """The reference of data whose density is known; None for data that are images and nothing more."""
+    return Mixture(data.weights, data.means, data.covariances) if isinstance(data, MixtureData) else None
