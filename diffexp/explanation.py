@@ -87,7 +87,7 @@ class Explanation:
     """What can be known of the noise in x_t, and what that makes of each target's loss.
 
     Attributes:
-        data: Name of the data set.
+        data: Name of the data set, its own.
         images: How many images the optimum is of, for a network that knew them by heart; None where it is the
             population's own.
         dimension: D_x.

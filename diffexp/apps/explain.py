@@ -78,7 +78,7 @@ def explain(cfg: DictConfig) -> None:
     objectives, schedule, times = _problem(cfg)
     data = build.load_data(OmegaConf.to_yaml(cfg.data, resolve=True)).to(build.device(cfg))
     found = explanation_of(objectives, data, schedule, times, cfg.nodes)
-    settings = {name: chosen_files()[name] for name in ("schedule", "times", "weighting")}
+    settings = {name: chosen_files()[name] for name in ("data", "schedule", "times", "weighting")}
     settings["space"] = str(cfg.objective.space)
     terminal = Console(highlight=False)
     print_explanation(found, settings, terminal if terminal.is_terminal else Console(highlight=False, width=120))
