@@ -12,7 +12,7 @@ is a straight line, and for other data it bends slowly.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
@@ -41,7 +41,7 @@ _POINTS = 121  # of a curve that is drawn
 _BLOCK = 1024  # images of one step of a covariance
 _LEAST = 1e-30  # of an error whose logit is taken
 
-T = TypeVar("T", float, list[float])
+T = TypeVar("T", float, list[float], Tensor)
 
 
 @dataclass(frozen=True)
@@ -156,15 +156,14 @@ def explain(
     chosen = _spread_out(log_snr.flatten())
     shown, at = t[chosen], log_snr[chosen]
 
-    def losses(objective: Objective, t: PerImage, log_snr: PerImage) -> Losses[Any]:
-        """As tensors."""
+    def losses(objective: Objective, t: PerImage, log_snr: PerImage) -> Losses[Tensor]:
         target, scale = objective.target, objective.scale(schedule, t)
 
         def loss(error: Tensor) -> Tensor:
             return scale * bayes_loss(target, schedule, t, error, 1)
 
         label_noise = loss(torch.zeros_like(t))
-        return Losses[Any](
+        return Losses(
             zero=scale * zero_loss(target, schedule, t, power, 1),
             multiple=scale * linear_loss(target, schedule, t, power, 1),
             linear=None if errors.linear is None else loss(errors.linear(log_snr)),
@@ -288,8 +287,9 @@ def _shares_of(log_snr: Tensor, part: Tensor) -> tuple[float, float, float]:
     return part[high].sum().item(), part[~(high | low)].sum().item(), part[low].sum().item()
 
 
-def _each(losses: Losses[Any], made: Any) -> Losses[Any]:
-    return Losses[Any](**{name: None if loss is None else made(loss) for name, loss in vars(losses).items()})
+def _each(losses: Losses[Tensor], made: Callable[[Tensor], T]) -> Losses[T]:
+    parts = {name: None if loss is None else made(loss) for name, loss in vars(losses).items()}
+    return Losses(**cast(Any, parts))
 
 
 def _list(values: Tensor) -> list[float]:

@@ -78,7 +78,7 @@ def explained_noise(found: "Explanation") -> Figure:
     else:
         caption += (
             f"The optimum is that of these {found.images:,} images: on the right it finds which of them it was, and "
-            "then knows the noise exactly. No network does that on new images; the most that can be known of theirs lies "
+            "then knows the noise exactly. No network does that on new images; what can be known of those lies "
             "between the two upper lines."
         )
     return Figure(
@@ -123,8 +123,8 @@ def weights(found: "Explanation") -> Figure:
     axes = {"xaxis": _axis(_LOG_SNR), "yaxis": _axis("weight on the eps-error", "log")}
     caption = (
         "Each loss is a weight on one and the same error in eps (mean 1 over times). Where a line lies low, errors "
-        "cost little and little will be learned; two targets with the same line differ only in what the network is asked "
-        "for and in fresh noise."
+        "cost little and little will be learned; two targets with the same line differ only in what the network is "
+        "asked for and in fresh noise."
     )
     return Figure("weight", "Which noise each loss pays for", caption, [Variant("weight", data, axes)])
 
@@ -166,7 +166,7 @@ def _band(
 
 
 def _axis(title: str, kind: str = "linear") -> dict[str, Any]:
-    return {"title": {"text": html.escape(title)}, "type": kind}
+    return {"title": {"text": html.escape(title)}, "type": kind} | ({"dtick": 1} if kind == "log" else {})
 
 
 def _rounded(values: Iterable[float]) -> list[float]:

@@ -29,11 +29,11 @@ def write_page(found: "Explanation", settings: Mapping[str, str], command: str) 
         *_table(found),
         *_section(words.PREDICTABLE, words.predictable(found)),
         *_section(words.FASTER, words.faster(found, plain)),
+        *figure_blocks(figures),
         "<h2>Target by target</h2>",
         *(f"<p><b>{escape(name)}.</b> {escape(' '.join(words.of_target(name, found, plain)))}</p>"
           for name in found.targets),
         f'<p class="soft">{escape(words.LEVELS)}</p>',
-        *figure_blocks(figures),
         "<h2>The command</h2>",
         f"<pre>{escape(command)}</pre>",
     ]  # fmt: skip

@@ -102,7 +102,8 @@ def of_target(name: str, found: "Explanation", plain: bool) -> list[str]:
     mean = explained.mean
     fall = mean.zero - mean.optimum
     least = f"{number(mean.optimum)}{_error(mean.optimum, mean.stderr)}"
-    told = f"Its loss starts at {number(mean.zero)} when it answers zero and cannot go below {least}"
+    images = "" if found.images is None else f" on these {found.images:,} images"
+    told = f"Its loss starts at {number(mean.zero)} when it answers zero and cannot go below {least}{images}"
     if mean.label_noise > mean.zero / 2:
         told += (
             f": {percent(mean.label_noise / mean.zero)} of it is noise that no network can see, and all that can be "
@@ -115,7 +116,7 @@ def of_target(name: str, found: "Explanation", plain: bool) -> list[str]:
         )
     else:
         told += f", a fall of {percent(fall / mean.zero)}."
-    return [told, _way(explained, found), *_smallness(explained, plain), _weight(explained, found)]
+    return [told, _way(explained), *_smallness(explained, plain), _weight(explained, found)]
 
 
 def faster(found: "Explanation", plain: bool) -> list[str]:
@@ -130,9 +131,9 @@ def faster(found: "Explanation", plain: bool) -> list[str]:
         name, least = min(((n, x.mean.zero) for n, x in found.targets.items()), key=lambda pair: pair[1])
         told.append(
             f"A fresh network whose answers have variance q starts at q above the loss of answering zero, and loses q "
-            f"by learning to be silent. For {name} with q = 1 that is {percent(1 / (1 + least))} of the first loss: the "
-            "steep part of its curve, and none of it is denoising. (Networks here start at q = 0: their last layer is "
-            "zero.)"
+            f"by learning to be silent. For {name} with q = 1 that is {percent(1 / (1 + least))} of the first loss: "
+            "the steep part of its curve, and none of it is denoising. (Networks here start at q = 0: their last layer "
+            "is zero.)"
         )
     beyond = [f"{name} {percent(_beyond(x))}" for name, x in found.targets.items()]
     told.append(
@@ -141,10 +142,10 @@ def faster(found: "Explanation", plain: bool) -> list[str]:
     )
     if len(found.targets) > 1:
         told.append(
-            "x_t being known, every one of these optimal answers follows from the same E[eps | x_t]: none is easier to "
-            "know than another. The targets differ in scale, in the noise levels that their loss pays for, and in fresh "
-            "noise, which changes no expected gradient and makes each gradient noisier. Compare networks by their error "
-            "in eps at equal noise (val/belief_eps), not by their losses."
+            "x_t being known, every one of these optimal answers follows from the same E[eps | x_t]: none is easier "
+            "to know than another. The targets differ in scale, in the noise levels that their loss pays for, and in "
+            "fresh noise, which changes no expected gradient and makes each gradient noisier. Compare networks by "
+            "their error in eps at equal noise (val/belief_eps), not by their losses."
         )
     return told
 
@@ -170,7 +171,7 @@ def legend(found: "Explanation") -> str:
     error = " +-: standard error of the Monte Carlo estimate." if any(found.r2_stderr) else ""
     return (
         "Expected training loss per dimension. Label noise: the part of each that is fresh noise in the target. "
-        f"Learnable: from answering zero to the optimum.{error}"
+        f"Learnable: from answering zero to the {optimum_of(found)}.{error}"
     )
 
 
@@ -183,16 +184,17 @@ def percent(share: float) -> str:
     return f"{100 * share:.3g} %" if share < 0.1 else f"{100 * share:.{places}f} %"
 
 
-def _way(explained: "Explained", found: "Explanation") -> str:
+def _way(explained: "Explained") -> str:
     """Which part of the fall costs which knowledge."""
     mean = explained.mean
     fall = mean.zero - mean.optimum
     if fall <= 1e-9 * mean.zero:
         return "There is nothing to learn: answering zero is optimal."
-    told = f"Scaling x_t brings it to {number(mean.multiple)}, {percent((mean.zero - mean.multiple) / fall)} of the way"
+    way = percent((mean.zero - mean.multiple) / fall)
+    told = f"Scaling x_t brings it to {number(mean.multiple)}, {way} of the way there"
     if mean.linear is not None:
         told += f", the best linear denoiser to {number(mean.linear)}, {percent((mean.zero - mean.linear) / fall)}"
-    return f"{told}." if found.images is None else f"{told} to the floor of these images."
+    return f"{told}."
 
 
 def _smallness(explained: "Explained", plain: bool) -> list[str]:
