@@ -69,8 +69,7 @@ def test_numbers_of_data_whose_density_is_known_are_the_populations(
     assert numbers["images"] is None
     assert numbers["settings"]["data"] == "mixture"
     assert numbers["command"] == (
-        "diffexp explain target=epsilon 'against=[scaled_noise,step_noise,step_difference]' data=mixture nodes=6 "
-        "'out='\"'\"'numbers.json'\"'\"''"
+        "diffexp explain target=epsilon 'against=[scaled_noise,step_noise,step_difference]' data=mixture nodes=6"
     )
     mean = numbers["targets"]["step_noise"]["mean"]
     assert (mean["zero"], mean["label_noise"]) == pytest.approx((0.010050, 0.009902), abs=1e-6)

@@ -133,7 +133,8 @@ def _numbers(found: "Explanation", settings: dict[str, str]) -> str:
 
 
 def _command() -> str:
-    """The command line that repeats this."""
+    """The command line that repeats this, wherever that was written to."""
     from hydra.core.hydra_config import HydraConfig
 
-    return f"diffexp explain {shlex.join(HydraConfig.get().overrides.task)}"
+    typed = [word for word in HydraConfig.get().overrides.task if not word.startswith("out=")]
+    return f"diffexp explain {shlex.join(typed)}"
