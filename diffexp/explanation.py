@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import torch
-from scipy.interpolate import PchipInterpolator
+from scipy.interpolate import PchipInterpolator  # pyright: ignore[reportMissingTypeStubs]
 from torch import Tensor
 
 from diffexp.bayes import bayes_loss, explained_noise, linear_loss, zero_loss
@@ -139,7 +139,7 @@ def explain(
         ValueError: A target means nothing on this schedule.
     """
     drawn = times(schedule, (torch.arange(_QUANTILES, dtype=torch.float64) + 0.5) / _QUANTILES)
-    t, counts = cast(tuple[Tensor, Tensor], drawn.flatten().unique(return_counts=True))
+    t, counts = cast(tuple[Tensor, Tensor], cast(Any, drawn.flatten()).unique(return_counts=True))
     t, density = t.reshape(-1, 1, 1, 1), (counts.double() / _QUANTILES).reshape(-1, 1, 1, 1)
     log_snr = schedule.log_snr(t)
 
@@ -273,7 +273,7 @@ def _spread_out(log_snr: Tensor) -> Tensor:
     wanted = torch.linspace(rising[0].item(), rising[-1].item(), _POINTS, dtype=torch.float64)
     above = torch.searchsorted(rising, wanted).clamp(1, len(rising) - 1)
     nearer = (wanted - rising[above - 1] < rising[above] - wanted).long()
-    return len(rising) - 1 - (above - nearer).unique()
+    return len(rising) - 1 - cast(Tensor, cast(Any, above - nearer).unique())
 
 
 def _shares(weight: EffectiveWeight) -> tuple[float, float, float]:
@@ -293,4 +293,4 @@ def _each(losses: Losses[Tensor], made: Callable[[Tensor], T]) -> Losses[T]:
 
 
 def _list(values: Tensor) -> list[float]:
-    return cast(list[float], values.flatten().tolist())
+    return cast(Any, values.flatten()).tolist()
