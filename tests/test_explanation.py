@@ -1,7 +1,6 @@
 """What could be learned, against another program's table, closed forms, and brute force over every step."""
 
 import functools
-import math
 
 import numpy as np
 import pytest
@@ -183,13 +182,13 @@ def test_more_knowledge_never_costs_more(schedule: Schedule) -> None:
         assert (one.mean.label_noise > 0) == (name in WITH_NEWS)
 
 
-def test_the_standard_error_is_that_of_the_curve_carried_into_the_loss() -> None:
+@pytest.mark.parametrize("target", ["epsilon", "scaled_noise", "step_noise"])
+def test_the_standard_error_is_that_of_the_curve_carried_into_the_loss(target: str) -> None:
     found = digits8()
-    epsilon, scaled = found.targets["epsilon"].curve, found.targets["scaled_noise"].curve
-    sigma2 = [1 / (1 + math.exp(lam)) for lam in found.log_snr]
-    assert epsilon.stderr == pytest.approx(found.r2_stderr, rel=1e-9)
-    assert scaled.stderr == pytest.approx([s * e for s, e in zip(sigma2, found.r2_stderr, strict=True)], rel=1e-9)
-    assert 0 < found.targets["epsilon"].mean.stderr < max(found.r2_stderr)
+    weight = Objective(TARGETS[target]).eps_weight(CHAIN, per_image(found.times)).flatten()
+    expected = (weight * torch.tensor(found.r2_stderr)).tolist()
+    assert found.targets[target].curve.stderr == pytest.approx(expected, rel=1e-6)
+    assert 0 < found.targets[target].mean.stderr < max(expected)
 
 
 def test_beyond_4096_dimensions_there_is_no_linear_denoiser() -> None:
