@@ -15,7 +15,7 @@ LAYERS = [
     {"metrics", "targets"},
     {"denoiser"},
     {"objective", "samplers", "oracle", "bayes", "likelihood", "flow_likelihood"},
-    {"sampling", "validation"},
+    {"sampling", "validation", "explanation"},
     {"module"},
     {"runs", "studies"},
     {"callbacks"},
