@@ -16,7 +16,7 @@ LAYERS = [
     {"denoiser"},
     {"objective", "samplers", "oracle", "bayes", "likelihood", "flow_likelihood"},
     {"sampling", "validation"},
-    {"module"},
+    {"module", "gradients"},
     {"runs"},
     {"callbacks"},
     {"report"},
