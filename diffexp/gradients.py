@@ -80,6 +80,11 @@ class GradientStatistics:
     share: float
 
     @property
+    def resolved(self) -> bool:
+        """Whether the norm stands out of the noise of its estimate, by two standard errors of its square."""
+        return self.norm_squared > 2 * self.norm_squared_stderr
+
+    @property
     def norm(self) -> float:
         """||E g||; 0 where its square came out negative."""
         return math.sqrt(max(self.norm_squared, 0.0))
@@ -91,7 +96,7 @@ class GradientStatistics:
 
     @property
     def least_noise_scale(self) -> float:
-        """Two standard errors below the noise scale: what can be said of it where `noise_scale` is infinite."""
+        """Two standard errors below the noise scale: what can be said of it where the norm is not resolved."""
         bound = self.snr + 2 * self.snr_stderr
         return 1 / bound if bound > 0 else math.inf
 
@@ -181,7 +186,12 @@ def gradients_by_band(
                 with_news = objective.of_answer(answer, schedule, images, t, eps, xi).mean() / loss_scale
                 news[band, batch % blocks] += _square(_flat(with_news - loss, weights))
     found = _Measured(
-        _products(sums), squares, news, counts, torch.tensor([band.share for band in reached]), batch_size
+        _products(sums),
+        squares,
+        news,
+        counts,
+        torch.tensor([band.share for band in reached], dtype=torch.float64),
+        batch_size,
     )
     return found.summary(reached, batches)
 
