@@ -45,7 +45,7 @@ class Gradients(Diagnostics):
         fresh: Take the initial weights instead; a function of the seed, alike for every target.
 
     Raises:
-        ValueError: There are too few batches or images.
+        ValueError: There are too few batches to tell signal from noise, or no images.
     """
 
     batches: int = 32
@@ -53,9 +53,12 @@ class Gradients(Diagnostics):
     fresh: bool = False
 
     def __post_init__(self) -> None:
-        for key, least, why in (("batches", 3, "noise is what differs between them"), ("batch_size", 1, "images")):
-            if getattr(self, key) < least:
-                raise ValueError(f"{key} needs to be {least} or more ({why}).")
+        for key, least, example in (("batches", 3, 32), ("batch_size", 1, 128)):
+            value: object = getattr(self, key)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"must be a whole number, {least} or more, for example {example}.")
+        if self.fresh not in (True, False):
+            raise ValueError("must be true or false.")
 
     def __call__(self, run: Trained, folder: Path) -> dict[str, Any]:
         denoiser, data = build.denoiser(run.cfg, run.parts, run.device), run.parts.data
@@ -83,12 +86,11 @@ class Gradients(Diagnostics):
 
 
 def _record(found: BandGradients) -> dict[str, Any]:
-    derived = lambda band: {"norm": band.norm, "noise_scale": band.noise_scale}  # noqa: E731
-    plain = dataclasses.asdict(found)
-    plain["whole"] |= derived(found.whole)
-    for entry, band in zip(plain["bands"], found.bands, strict=True):
-        entry |= derived(band)
-    return plain
+    """As it stands in evaluation.json, with what follows from it."""
+    entries = dataclasses.asdict(found)
+    for entry, band in zip([entries["whole"], *entries["bands"]], [found.whole, *found.bands], strict=True):
+        entry |= {"norm": band.norm, "noise_scale": band.noise_scale}
+    return entries
 
 
 def _print(title: str, found: BandGradients) -> None:
@@ -97,27 +99,28 @@ def _print(title: str, found: BandGradients) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    labelled = found.whole.label_noise > 0
     table = Table("log-SNR", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("times", "norm", "variance", "label noise", "noise scale", "share"):
+    for name in ("times", "norm", "variance", *(["label noise"] if labelled else []), "noise scale", "share"):
         table.add_column(name, justify="right")
 
-    def row(name: str, band: GradientStatistics) -> None:
-        norm = f"{band.norm:.3g}" if band.resolved else "lost in noise"
-        label = f"{100 * band.label_noise:.4g} %" if band.label_noise else "none"
-        cells = norm, f"{band.variance:.3g}", label, noise_scale(band), f"{100 * band.share:.1f} %"
-        table.add_row(name, f"{100 * band.probability:.1f} %", *cells)
+    def cells(band: GradientStatistics) -> list[str]:
+        norm = f"{band.norm:.3g}" if band.resolved else "-"
+        label = [f"{100 * band.label_noise:.4g} %"] if labelled else []
+        start = [f"{100 * band.probability:.1f} %", norm, f"{band.variance:.3g}"]
+        return [*start, *label, noise_scale(band), f"{100 * band.share:.1f} %"]
 
     for band in found.bands:
-        row(f"{band.low:g} to {band.high:g}", band)
+        table.add_row(f"{band.low:g} to {band.high:g}", *cells(band))
     table.add_section()
-    row("all", found.whole)
+    table.add_row("all", *cells(found.whole))
     console = Console()
     console.print(Text(title, style="bold"))
     console.print(table)
     console.print(
         Text(
-            "variance: of one image's gradient. noise scale = variance / norm^2: the batch size at which noise equals "
-            "signal. share: of probability x norm.",
+            "norm: of the mean gradient; -: lost in noise. variance: of one image's gradient. noise scale: variance / "
+            "norm^2, the batch size at which noise equals signal. share: of probability x norm.",
             style="dim",
         )
     )

@@ -12,9 +12,9 @@ _READING = (
     "<b>Norm</b>: length of the mean gradient, and of the noise that is left in a step of the run's batch size. "
     "Gaps: lost in noise.",
     "<b>Noise scale</b>: variance of one image's gradient over the squared norm, the batch size at which noise equals "
-    "signal (McCandlish et al. 2018). Below the run's batch size a step mostly learns; above it, it mostly averages. "
-    "Triangles are lower bounds, where the norm is lost in noise. Where the target holds noise of its own, the lower "
-    "line is what the noise scale would be without it.",
+    "signal (McCandlish et al. 2018). Far above the run's batch size, a step is mostly noise and more images a step "
+    "would pay; far below, they would not. Triangles are lower bounds, where the norm is lost in noise. Where the "
+    "target holds noise of its own, the lower line is what the noise scale would be without it.",
     "<b>Share</b>: how much of the training gradient comes from a band (probability x norm), beside how much of the "
     "training time is spent there.",
     "<b>Agreement</b>: cosine between the mean gradients of two bands, corrected for noise. 1: a step for one is "
@@ -63,7 +63,7 @@ def _traces(found: BandGradients, batch_size: int) -> list[dict[str, Any]]:
 
     traces = [
         line("norm", [b.norm if f else None for b, f in zip(bands, known, strict=True)], _SIGNAL,
-             error_y=_bar([b.norm_squared_stderr / max(b.norm, 1e-300) for b in bands])),
+             error_y=_bar([b.norm_squared_stderr / (2 * b.norm or 1.0) for b in bands])),
         line(f"noise in {batch_size} images", [math.sqrt(b.variance / batch_size) for b in bands], _NOISE),
         line("noise scale", scales, _SIGNAL, "2", showlegend=False),
         line("at least", least, _SIGNAL, "2", mode="markers", showlegend=False,
@@ -105,16 +105,21 @@ def _layout(found: BandGradients, batch_size: int) -> dict[str, Any]:
     return {
         "height": 980,
         "plot_bgcolor": "#ffffff",
-        "margin": {"l": 60, "r": 10, "t": 30, "b": 60},
-        "legend": {"orientation": "h", "y": 1.06},
+        "margin": {"l": 60, "r": 10, "t": 60, "b": 60},
+        "legend": {"orientation": "h", "y": 1.1},
         "xaxis": axis(log_snr, 0.0, 0.44, "y"),
-        "yaxis": axis("norm", 0.58, 1.0, "x", type="log", exponentformat="power"),
+        "yaxis": axis("norm", 0.58, 1.0, "x", type="log", dtick=1, exponentformat="power"),
         "xaxis2": axis(log_snr, 0.56, 1.0, "y2"),
-        "yaxis2": axis("noise scale, images", 0.58, 1.0, "x2", type="log", exponentformat="power"),
+        "yaxis2": axis("noise scale, images", 0.58, 1.0, "x2", type="log", dtick=1, exponentformat="power"),
         "xaxis3": axis(log_snr, 0.0, 0.44, "y3"),
         "yaxis3": axis("share", 0.0, 0.42, "x3", tickformat=".0%"),
         "xaxis4": axis("", 0.56, 1.0, "y4", **category),
         "yaxis4": axis("", 0.0, 0.42, "x4", **category),
+        "annotations": [
+            {"text": f"<b>{text}</b>", "x": x, "y": y, "xref": "paper", "yref": "paper", "showarrow": False,
+             "xanchor": "left", "yanchor": "bottom"}
+            for text, x, y in (("Norm", 0, 1), ("Noise scale", 0.56, 1), ("Share", 0, 0.42), ("Agreement", 0.56, 0.42))
+        ],
         "shapes": [{"type": "line", "xref": "x2 domain", "x0": 0, "x1": 1, "yref": "y2", "y0": batch_size,
                     "y1": batch_size, "line": {"color": _OTHER, "dash": "dash", "width": 1},
                     "label": {"text": "the run's batch size", "textposition": "start", "font": {"size": 11}}}],

@@ -1,6 +1,7 @@
 """A trained run, taken up again from its directory."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -31,7 +32,7 @@ class Trained:
     denoiser: Denoiser
     device: torch.device
     step: int
-    record: dict[str, Any]
+    record: Mapping[str, Any]
 
     def samples(self) -> Samples:
         """Its samples, from the same noise as every other run's."""
