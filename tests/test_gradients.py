@@ -75,12 +75,12 @@ def line_by_hand(target: Target, low: float, high: float) -> tuple[Tensor, Tenso
 @pytest.mark.parametrize("target", [Epsilon(), X0(), V(), UnitStepNoise()], ids=repr)
 def test_norm_variance_and_cosine_of_a_line_are_those_by_hand(target: Target) -> None:
     bands = (-10, -4, 0, 4, 8)
-    found = measured(Line(), target, bands=bands, batches=150, batch_size=200)
+    found = measured(Line(), target, bands=bands, batches=100, batch_size=200)
     wanted = [line_by_hand(target, low, high) for low, high in itertools.pairwise(bands)]
     for band, (mean, variance) in zip(found.bands, wanted, strict=True):
         assert abs(band.norm_squared - mean.square().sum()) < 4 * band.norm_squared_stderr
         assert abs(band.variance - variance) < 4 * band.variance_stderr
-        assert band.variance_stderr < 0.2 * variance
+        assert band.variance_stderr < 0.25 * variance
         assert band.noise_scale == pytest.approx(band.variance / band.norm_squared)
     means = torch.stack([mean / mean.norm() for mean, _ in wanted])
     assert_close(torch.tensor(found.cosine), means @ means.T, rtol=0, atol=0.15)
@@ -91,7 +91,7 @@ def test_norm_variance_and_cosine_of_a_line_are_those_by_hand(target: Target) ->
 def test_the_whole_is_the_gradient_of_the_training_loss() -> None:
     """Its mean over all times, with its own noise scale; shares are probability times norm."""
     target, bands = Epsilon(), (-12, -4, 0, 4, 10)
-    found = measured(Line(), target, bands=bands, batches=150, batch_size=200)
+    found = measured(Line(), target, bands=bands, batches=100, batch_size=200)
     mean, _ = line_by_hand(target, -100, 100)
     within = [line_by_hand(target, low, high) for low, high in itertools.pairwise(bands)]
     p = torch.tensor([band.probability for band in found.bands])
@@ -108,17 +108,33 @@ AT_THE_OPTIMUM = {"times": Uniform(0.4, 0.4005), "bands": (-20, 20), "batches": 
 
 
 def test_a_gradient_that_is_zero_on_average_has_norm_zero_whatever_its_noise() -> None:
-    """The square of the mean over batches would be variance / images, 64 standard errors from zero here."""
+    """The square of the mean over batches would be variance / images, 22 standard errors from zero in every band; and
+    bands whose noise was shared would agree.
+    """
     x0 = torch.zeros(1, 1, 32, 32)
-    found = measured(Offset(None, (1, 32, 32)), Epsilon(), x0, **AT_THE_OPTIMUM).whole
+    found = measured(Offset(None, (1, 32, 32)), Epsilon(), x0, bands=(-20, -2, 20), batches=16, batch_size=16)
     variance = 4 / 1024  # of (2 / pixels) (answer - eps), over all pixels
-    assert found.variance == pytest.approx(variance, rel=0.02)
-    assert abs(found.norm_squared) < 4 * variance / 256 * math.sqrt(2 / 1024)
-    assert found.least_noise_scale > 1000
+    scatter = variance / 256 * math.sqrt(2 / 1024)
+    for band in found.bands:
+        assert band.variance == pytest.approx(variance, rel=0.02)
+        assert abs(band.norm_squared) < 4 * scatter
+        assert band.least_noise_scale > 1000
+    assert abs(found.whole.norm_squared) < 4 * scatter
+
+
+def test_noise_does_not_hide_that_two_bands_agree() -> None:
+    """A weight off by as much for all noise levels: the cosine is 1, where that of the means over batches is 0.4."""
+    network = Offset(None, (1, 32, 32))
+    with torch.no_grad():
+        network.offset += 0.05
+    found = measured(network, Epsilon(), torch.zeros(1, 1, 32, 32), bands=(-20, -2, 20), batches=16, batch_size=16)
+    assert found.cosine[0][1] == pytest.approx(1, abs=0.2)
+    assert found.cosine_stderr[0][1] < 0.15
+    assert found.bands[0].norm == pytest.approx(2 / 1024 * 0.05 * 32, rel=0.1)
 
 
 def test_standard_errors_are_the_scatter_over_seeds() -> None:
-    runs = [measured(Line(), Epsilon(), bands=(-4, 0, 4), batches=24, batch_size=20, seed=seed) for seed in range(40)]
+    runs = [measured(Line(), Epsilon(), bands=(-4, 0, 4), batches=16, batch_size=20, seed=seed) for seed in range(30)]
     cosine = torch.tensor([(run.cosine[0][1], run.cosine_stderr[0][1]) for run in runs])
     numbers = [(r.bands[0].norm_squared, r.bands[0].norm_squared_stderr) for r in runs]
     others = [(r.bands[0].variance, r.bands[0].variance_stderr) for r in runs]
