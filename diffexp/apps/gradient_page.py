@@ -76,7 +76,7 @@ def _traces(found: BandGradients, batch_size: int) -> list[dict[str, Any]]:
     ]  # fmt: skip
     if any(band.label_noise for band in bands):
         without = [s and s * (1 - b.label_noise) for s, b in zip(scales, bands, strict=True)]
-        traces.append(line("without label noise", without, _NOISE, "2"))
+        traces.append(line("without label noise", without, _NOISE, "2", line={"dash": "dot"}))
     return traces
 
 
@@ -108,9 +108,9 @@ def _layout(found: BandGradients, batch_size: int) -> dict[str, Any]:
         "margin": {"l": 60, "r": 10, "t": 60, "b": 60},
         "legend": {"orientation": "h", "y": 1.1},
         "xaxis": axis(log_snr, 0.0, 0.44, "y"),
-        "yaxis": axis("norm", 0.58, 1.0, "x", type="log", dtick=1, exponentformat="power"),
+        "yaxis": axis("norm", 0.58, 1.0, "x", type="log", dtick="D2", exponentformat="power"),
         "xaxis2": axis(log_snr, 0.56, 1.0, "y2"),
-        "yaxis2": axis("noise scale, images", 0.58, 1.0, "x2", type="log", dtick=1, exponentformat="power"),
+        "yaxis2": axis("noise scale, images", 0.58, 1.0, "x2", type="log", dtick="D2", exponentformat="power"),
         "xaxis3": axis(log_snr, 0.0, 0.44, "y3"),
         "yaxis3": axis("share", 0.0, 0.42, "x3", tickformat=".0%"),
         "xaxis4": axis("", 0.56, 1.0, "y4", **category),
