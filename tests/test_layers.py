@@ -16,7 +16,7 @@ LAYERS = [
     {"denoiser"},
     {"objective", "samplers", "oracle", "bayes", "likelihood", "flow_likelihood"},
     {"sampling", "validation", "explanation"},
-    {"module"},
+    {"module", "gradients"},
     {"runs", "studies"},
     {"callbacks"},
     {"report"},
