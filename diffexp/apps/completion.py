@@ -10,7 +10,7 @@ import sys
 from diffexp.apps.main import COMMANDS
 from diffexp.apps.report import FORMATS
 
-_HYDRA_COMMANDS = ("train", "sample", "evaluate")
+_HYDRA_COMMANDS = ("train", "check", "sample", "evaluate")
 _FLAGS = (
     "--help",
     "--multirun",

@@ -1,0 +1,185 @@
+"""A target on a schedule: whether it is right, where it tells nothing, and what follows for training.
+
+Everything is tried on the times that training and sampling would use.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffexp.conditioning import BAD, Rounding, Span, rounding, singular, spans, trained_times
+from diffexp.objective import EffectiveWeight, Objective, effective_weight, without_learning
+from diffexp.proofs import (
+    ALGEBRA,
+    REFERENCES,
+    Case,
+    Proof,
+    coefficients_are_numbers,
+    one_dimensional_times_are_refused,
+    proved,
+    told,
+)
+from diffexp.schedule import Schedule
+from diffexp.targets import Target
+from diffexp.times import Times
+
+
+@dataclass(frozen=True)
+class Consequences:
+    """What follows for training, for data of unit variance.
+
+    Attributes:
+        rounding: What the answer's rounding to bfloat16 costs, for the target ("") and for each of `REFERENCES`.
+        weight: Of the plain squared error, on the eps-error over log-SNR.
+        zero_loss: Expected training loss of always answering zero.
+        label_noise: The part of it that c xi makes: no network can lower the loss below it.
+    """
+
+    rounding: Mapping[str, Rounding]
+    weight: EffectiveWeight
+    zero_loss: float
+    label_noise: float
+
+
+@dataclass(frozen=True)
+class Examination:
+    """One target on one schedule.
+
+    Attributes:
+        absent: Why the target means nothing on this schedule; then there are no proofs.
+        proofs: In the order tried; those after coefficients that are no numbers are not tried.
+        consequences: None where a proof failed.
+    """
+
+    absent: str | None = None
+    proofs: tuple[Proof, ...] = ()
+    consequences: Consequences | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether no proof failed."""
+        return all(proof.verdict != "FAILED" for proof in self.proofs)
+
+
+def examine(target: Target, schedule: Schedule, times: Times, t_start: float = 1.0) -> Examination:
+    """Try everything that must hold of the target on this schedule.
+
+    Args:
+        target: Any; what it raises is part of the result.
+        schedule: Makes x_t.
+        times: How training times are drawn.
+        t_start: Where samplers start.
+    """
+    t = trained_times(times, schedule).flatten().unique().reshape(-1, 1, 1, 1)
+    try:
+        target.coefficients(schedule, t)
+    except ValueError as error:
+        return Examination(absent=told(error))
+    except Exception as error:
+        return Examination(proofs=(Proof("coefficients", "FAILED", None, told(error)),))
+    first = proved("coefficients", coefficients_are_numbers, Case(target, schedule, t))
+    proofs = [first, proved("time shape", one_dimensional_times_are_refused, Case(target, schedule, t))]
+    if first.verdict != "FAILED":
+        span = _look(target, schedule, times, t_start)
+        case = Case(target, schedule, span.t[span.used & ~span.bad].reshape(-1, 1, 1, 1))
+        proofs += [proved(name, proof, case) for name, proof in ALGEBRA.items()] if len(case.t) else []
+        proofs.append(_invertible(schedule, times, t_start, span))
+        if all(proof.verdict != "FAILED" for proof in proofs):
+            proofs += [_rounded(case, dtype) for dtype in (torch.float32, torch.bfloat16)]
+            return Examination(proofs=tuple(proofs), consequences=_consequences(case, times))
+    return Examination(proofs=tuple(proofs))
+
+
+class _Looked(NamedTuple):
+    """All times of a schedule, increasing; which are trained on or sampled at; where the target is singular."""
+
+    t: Tensor
+    used: Tensor
+    bad: Tensor
+
+
+def _look(target: Target, schedule: Schedule, times: Times, t_start: float) -> _Looked:
+    first, last = times.range(schedule)
+    every = torch.arange(1, schedule.steps + 1, dtype=torch.float64) / schedule.steps
+    all_ = [every] if schedule.is_chain else [every, trained_times(times, schedule).flatten()]
+    t = torch.cat(all_).unique()
+    used = (t >= first - 1e-12) & (t <= max(last, t_start) + 1e-12)
+    return _Looked(t, used, singular(target, schedule, t.reshape(-1, 1, 1, 1)).flatten())
+
+
+def _invertible(schedule: Schedule, times: Times, t_start: float, looked: _Looked) -> Proof:
+    """Where the answer says nothing about x0 and eps, and what follows."""
+    t, used, bad = looked
+    name = "invertible"
+    if bad[used].all():
+        said = (
+            "the answer says nothing about x0 or eps at any time: gain = alpha b - sigma a is 0, so y only repeats x_t."
+        )
+        return Proof(name, "FAILED", 1.0, said)
+    value = bad[used].double().mean().item()
+    found = spans(bad, schedule, t.reshape(-1, 1, 1, 1))
+    if not found:
+        return Proof(name, "ok", value, "the answer tells x0 from eps at every time")
+    low, high = t[used][0].item(), t[used][-1].item()
+    inside = [span for span in found if span.first > low and span.last < high]
+    if inside:
+        return Proof(name, "FAILED", value, f"{_nothing(inside[0])}, between times that are used: its gain alpha b - "
+                     "sigma a changes sign there, or is 0. Keep to one side of it, with times.t_max= and "
+                     f"sampling.t_start= below it or times.t_min= above it.")  # fmt: skip
+    lines = [_follows(span, times.range(schedule), t_start, t) for span in found]
+    return Proof(name, "note", value, "; ".join(lines))
+
+
+def _nothing(span: Span) -> str:
+    if span.first == span.last:
+        return f"at t = {span.first:.4g} (log-SNR {span.log_snr_first:.3g}) the answer says nothing about x0 or eps"
+    return (
+        f"from t = {span.first:.4g} to {span.last:.4g} (log-SNR {span.log_snr_first:.3g} to {span.log_snr_last:.3g}) "
+        "the answer says nothing about x0 or eps"
+    )
+
+
+def _follows(span: Span, trained: tuple[float, float], t_start: float, t: Tensor) -> str:
+    """What to set so that a run keeps off the span, which holds an end of the times that are used or none of them."""
+    first, last = trained
+    if span.last < first:
+        return f"{_nothing(span)}; times.t_min={first:g} keeps off it"
+    if span.first > max(last, t_start):
+        return f"{_nothing(span)}; times.t_max={last:g} and sampling.t_start={t_start:g} keep off it"
+    if span.first <= t[t >= first - 1e-12][0]:
+        later = t[t > span.last][0].item()
+        return f"{_nothing(span)}: set times.t_min={math.ceil(1000 * later - 1e-6) / 1000:g}"
+    below = math.floor(1000 * t[t < span.first][-1].item() + 1e-6) / 1000
+    keys = {"times.t_max": last, "sampling.t_start": t_start}
+    needed = " ".join(f"{key}={below:g}" for key, value in keys.items() if value >= span.first)
+    return f"{_nothing(span)}: set {needed}"
+
+
+def _rounded(case: Case, dtype: torch.dtype) -> Proof:
+    """What rounding the answer costs."""
+    found = rounding(case.target, case.schedule, case.t, dtype)
+    worst = max(found.x0.rms, found.eps.rms)
+    said = [
+        f"{name} off by {loss.rms:.2g} at t = {loss.t:.4g} (log-SNR {loss.log_snr:.3g})"
+        + (f", by more than {BAD:g} {_over(loss.above)}" if loss.above else "")
+        for name, loss in (("x0", found.x0), ("eps", found.eps))
+    ]
+    start = f"the answer rounded to {found.dtype}, read in float32: "
+    return Proof(found.dtype, "note" if worst > BAD else "ok", worst, start + "; ".join(said))
+
+
+def _over(found: tuple[Span, ...]) -> str:
+    parts = [f"{span.first:.3g} to {span.last:.3g}" for span in found]
+    return f"for t {' and '.join(parts)}"
+
+
+def _consequences(case: Case, times: Times) -> Consequences:
+    objective = Objective(case.target)
+    zero, noise = without_learning(objective, case.schedule, times, second_moment=1.0)
+    compared = {"": case.target, **REFERENCES}
+    costs = {name: rounding(each, case.schedule, case.t, torch.bfloat16) for name, each in compared.items()}
+    return Consequences(costs, effective_weight(objective, case.schedule, times), zero, noise)
