@@ -226,7 +226,9 @@ def draw_is_linear(case: Case) -> tuple[Verdict, float | None, str]:
         worst = max(worst, _refuse_far(case, drawn - y, scale, what))
     if (kept := target.draw(schedule, t, *(3 * [zero.float()])).dtype) != torch.float32:
         raise WrongError(f"draw makes {kept} of float32 images at float64 times: keep the dtype of x0.")
-    return "ok", worst, f"y = a x0 + b eps + c xi to {worst:.1g}, over xi within {_moments(case):.1f} standard errors"
+    off = _moments(case)
+    chance = f"; over xi, its mean and variance within {off:.1f} standard errors" if (c != 0).any() else ""
+    return "ok", worst, f"y = a x0 + b eps{' + c xi' if chance else ''} to {worst:.1g}{chance}"
 
 
 def _moments(case: Case) -> float:
@@ -296,7 +298,7 @@ def losses_agree(case: Case) -> tuple[Verdict, float | None, str]:
             belief = target.solve(case.schedule, case.t, case.x_t, answer)
             meant = paid_in.draw(case.schedule, case.t, belief.x0 - case.x0, belief.eps - case.eps, zero)
             owed = meant.square().mean((1, 2, 3), keepdim=True)
-            said = f"the loss {what} units is not the squared error there: exchange rates follow from gain"
+            said = f"the loss {what} units, made from draw and gain, is not the squared error there"
             worst = max(worst, _refuse_far(case, paid - owed, owed, said, tolerance=1e3 * _EXACT))
     return "ok", worst, f"losses in {', '.join(REFERENCES)} and back are the squared errors there to {worst:.1g}"
 

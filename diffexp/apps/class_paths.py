@@ -1,14 +1,17 @@
 """A class given by its path where a group takes a choice: `target=mine.ImageMinusNoise`."""
 
 import copy
+import importlib
 import inspect
+import traceback
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.utils import get_object
-from omegaconf import DictConfig
+from omegaconf import MISSING, DictConfig
 
 from diffexp.apps.config import did_you_mean
 
@@ -28,12 +31,16 @@ def classes_as_choices(group: str, argv: Sequence[str]) -> Generator[None]:
 
 
 def _defaults(path: str) -> dict[str, Any]:
-    """Arguments that a command line can set; none where there is no such class, which is told later."""
+    """The arguments that a command line can set; none where there is no such class, which is told later."""
     try:
-        arguments = inspect.signature(get_object(path)).parameters.values()
+        arguments = inspect.signature(_located(path)).parameters.values()
     except Exception:
         return {}
-    return {each.name: each.default for each in arguments if isinstance(each.default, bool | int | float | str)}
+    plain = {each.name: each.default for each in arguments if isinstance(each.default, bool | int | float | str)}
+    return plain | {each.name: MISSING for each in arguments if each.default is each.empty and each.kind is _BY_NAME}
+
+
+_BY_NAME = inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 
 def refuse_other_classes(group: str, node: DictConfig, wanted: type, method: str) -> None:
@@ -61,29 +68,46 @@ def refuse_other_classes(group: str, node: DictConfig, wanted: type, method: str
         raise ValueError(f"{start}: the class has no method {' or '.join(missing)}. Write def {method}.")
 
 
-def _imported(start: str, path: str) -> object:
+def _imported(start: str, path: str) -> Any:
+    module = path.rpartition(".")[0]
     try:
-        return get_object(path)
+        return _located(path)
+    except ModuleNotFoundError as error:
+        if not error.name or not f"{path}.".startswith(f"{error.name}."):
+            raise ValueError(f"{start}: importing {module} fails: {error}{_line(error)}.") from error
+        raise ValueError(
+            f"{start}: there is no module {error.name} in the current folder, on PYTHONPATH or among those installed."
+        ) from error
+    except AttributeError as error:
+        there = [word for word in dir(error.obj) if not word.startswith("_")]
+        if not inspect.ismodule(error.obj) or str(error.name) not in path:
+            raise ValueError(f"{start}: importing {module} fails: {error}{_line(error)}.") from error
+        raise ValueError(
+            f"{start}: there is no {error.name} in {module}.{did_you_mean(str(error.name), there)}"
+        ) from error
     except Exception as error:
-        cause = error.__cause__ or error
-        module, _, name = path.rpartition(".")
-        if isinstance(cause, ModuleNotFoundError) and cause.name and f"{path}.".startswith(f"{cause.name}."):
-            if cause.name == path:
-                there = [word for word in vars(get_object(module)) if not word.startswith("_")]
-                said = f"there is no {name} in {module}.{did_you_mean(name, there)}"
-            else:
-                said = f"there is no module {cause.name} in the current folder or among the installed ones."
-        else:
-            line = _line(cause)
-            said = f"importing it fails: {type(cause).__name__}: {str(cause).partition(chr(10))[0]}{line}"
-        raise ValueError(f"{start}: {said}") from error
+        said = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}{_line(error)}"
+        raise ValueError(f"{start}: importing {module} fails: {said}.") from error
+
+
+def _located(path: str) -> Any:
+    """What the dotted path names: the longest part of it that is a module, then attributes."""
+    parts = path.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        name = ".".join(parts[:cut])
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if cut > 1 and error.name == name:
+                continue
+            raise
+        return attrgetter(".".join(parts[cut:]))(module)
+    raise ModuleNotFoundError(f"No module named {path!r}", name=path)
 
 
 def _line(error: BaseException) -> str:
     """Where in the person's file, " (mine.py, line 3)"; a SyntaxError says so itself."""
-    traceback = error.__traceback__
-    if traceback is None or isinstance(error, SyntaxError):
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    if len(frames) < 2 or isinstance(error, SyntaxError):
         return ""
-    while traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    return f" ({traceback.tb_frame.f_code.co_filename.rpartition('/')[2]}, line {traceback.tb_lineno})"
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"

@@ -46,7 +46,7 @@ def _verdict(target: str, found: Mapping[str, Examination]) -> str:
         return f"target={target} exists on none of them: nothing is proved."
     if failed:
         return f"target={target} is wrong on {listed(failed)}."
-    return f"Every proof holds on {listed(there)}."
+    return f"Every proof holds on {listed(there) if len(there) == 1 else counted(len(there), 'schedule')}."
 
 
 def _print_lines(each: Examination, console: Console) -> None:
@@ -62,12 +62,15 @@ def _print_lines(each: Examination, console: Console) -> None:
 def _told(known: Consequences) -> list[tuple[str, str]]:
     """What follows, in words."""
     told: list[tuple[str, str]] = []
-    for belief in ("x0", "eps"):
-        errors = [f"{name} {getattr(cost, belief).rms:.2g}" for name, cost in known.rounding.items() if name]
-        told.append((f"bfloat16, {belief}", f"at worst here {_error(known, '', belief)}; target={', '.join(errors)}"))
+    errors = [
+        f"{belief} off by {', '.join(f'{_error(known, name, belief)} ({name})' for name in REFERENCES)}"
+        for belief in ("x0", "eps")
+    ]
+    told.append(("  others", "; ".join(errors)))
     regions = zip(REGIONS, _shares(known.weight), strict=True)
     parts = [
-        f"{100 * spent:.0f} % on {name} ({100 * times:.0f} % of the times)" for (name, *_), (spent, times) in regions
+        f"{100 * spent:.0f} % on {name}, where {100 * times:.0f} % of the times are"
+        for (name, *_), (spent, times) in regions
     ]
     told.append(("weight", f"the plain loss puts {listed(parts)}"))
     told.append(("", _sparkline(known.weight)))
