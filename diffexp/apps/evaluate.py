@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -15,12 +16,16 @@ def main(argv: Sequence[str]) -> int:
 
 def evaluate(cfg: DictConfig) -> None:
     """Print the belief errors and the sample metrics, and write them as JSON."""
+    from hydra.utils import instantiate
+
     from diffexp.apps import build
+    from diffexp.apps.diagnostics import Diagnostics
     from diffexp.apps.trained import trained
     from diffexp.files import write_text
     from diffexp.runs import strict_json
     from diffexp.validation import HeldOut
 
+    diagnostics = cast(Diagnostics, instantiate(cfg.diagnostics))
     run = trained(cfg)
     parts, validation = run.parts, run.cfg.validation
     held = HeldOut(parts.data, parts.objective, parts.schedule, parts.times, validation.count, validation.batch_size)
@@ -31,5 +36,6 @@ def evaluate(cfg: DictConfig) -> None:
             print(f"{name:<34} {value:.6g}")
     out = Path(cfg.out or Path(cfg.run) / "evaluation.json")
     settings = {key: OmegaConf.to_container(run.cfg[key], resolve=True) for key in ("sampler", "metric")}
-    write_text(out, strict_json({"step": run.step, **settings, "metrics": found}, indent=2) + "\n")
+    told = {"step": run.step, **settings, "metrics": found, "diagnostics": diagnostics(run, out.parent)}
+    write_text(out, strict_json(told, indent=2) + "\n")
     print(out)

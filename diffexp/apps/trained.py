@@ -23,6 +23,7 @@ class Trained:
     Attributes:
         cfg: The run's configuration, with what the command line replaced.
         step: Training steps behind the weights.
+        record: Its run.json.
     """
 
     cfg: DictConfig
@@ -30,6 +31,7 @@ class Trained:
     denoiser: Denoiser
     device: torch.device
     step: int
+    record: dict[str, Any]
 
     def samples(self) -> Samples:
         """Its samples, from the same noise as every other run's."""
@@ -58,7 +60,8 @@ def trained(cfg: DictConfig) -> Trained:
     averaged.load_state_dict(weights)
     denoiser.network = averaged.network
     data = parts.data.to(where)
-    return Trained(replaced, dataclasses.replace(parts, data=data), denoiser, where, int(checkpoint["global_step"]))
+    step = int(checkpoint["global_step"])
+    return Trained(replaced, dataclasses.replace(parts, data=data), denoiser, where, step, run.record)
 
 
 def _checkpoint(path: Path, own: Any) -> dict[str, Any]:
