@@ -9,6 +9,7 @@ relative error of it is one of |sigma / D| std(y) in x0 and of |alpha / D| std(y
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from diffexp.draws import Draws
@@ -49,7 +50,7 @@ def trained_times(times: Times, schedule: Schedule) -> PerImage:
     return torch.cat([ends[:1], drawn, ends[1:]]).flatten().sort().values.reshape(-1, 1, 1, 1)
 
 
-def singular(target: Target, schedule: Schedule, t: PerImage) -> PerImage:
+def singular(target: Target, schedule: Schedule, t: PerImage) -> Bool[Tensor, "batch 1 1 1"]:
     """Where x0 and eps cannot be told from the target, or where its gain has just changed sign; t increasing."""
     gain, (a, b, c) = target.gain(schedule, t), target.coefficients(schedule, t)
     alpha, sigma = schedule.amplitudes(t)

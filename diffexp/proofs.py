@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from diffexp.draws import Draws
 from diffexp.objective import Objective
 from diffexp.schedule import Schedule
 from diffexp.shapes import Images, PerImage
-from diffexp.targets import X0, Epsilon, Target, V
+from diffexp.targets import X0, Coefficients, Epsilon, Target, V
 
 Verdict = Literal["ok", "note", "FAILED"]
 
@@ -137,17 +137,17 @@ def coefficients_are_numbers(case: Case) -> tuple[Verdict, float | None, str]:
     parts: dict[torch.dtype, list[Tensor]] = {}
     for dtype in (torch.float64, torch.float32):
         t = case.t.to(dtype)
-        found = tuple(case.target.coefficients(case.schedule, t))
-        if len(found) != 3:
-            raise WrongError(f"coefficients gives {len(found)} things: return Coefficients(a, b, c).")
+        found = cast(object, case.target.coefficients(case.schedule, t))
+        if not isinstance(found, Coefficients):
+            raise WrongError(f"coefficients gives a {type(found).__name__}: return Coefficients(a, b, c).")
         for name, part in zip("abc", found, strict=True):
             _refuse_coefficient(case, name, part, t)
         parts[dtype] = [part.double() for part in found]
-    some = torch.linspace(0, len(case.t) - 1, 5).long()
-    for name, part, alone in zip("abc", parts[torch.float64], case.target.coefficients(case.schedule, case.t[some]),
-                                 strict=True):  # fmt: skip
-        if not torch.allclose(part[some], alone, rtol=_EXACT, atol=0):
-            raise WrongError(f"{name} at a time changes with the other times of the batch, or from call to call.")
+    for place in (0, len(case.t) // 2):
+        alone = case.target.coefficients(case.schedule, case.t[place : place + 1])
+        for name, part, again in zip("abc", parts[torch.float64], alone, strict=True):
+            if not torch.allclose(part[place], again, rtol=_EXACT, atol=0):
+                raise WrongError(f"{name} at a time changes with the other times of the batch, or from call to call.")
     scale = torch.stack(parts[torch.float64]).abs().amax(0).clamp(min=torch.finfo(torch.float32).tiny)
     pairs = zip(parts[torch.float64], parts[torch.float32], strict=True)
     worst = torch.stack([(one - other).abs() / scale for one, other in pairs]).amax(0)
@@ -218,6 +218,9 @@ def draw_is_linear(case: Case) -> tuple[Verdict, float | None, str]:
             a * case.x0 + b * case.eps + c * case.xi,
         ),
     }
+    once, again = (target.draw(schedule, t, case.x0, case.eps, case.xi) for _ in range(2))
+    if not torch.equal(once, again):
+        raise WrongError("draw gives other labels for the same x0, eps and xi: take all that is random from xi.")
     worst = 0.0
     for what, (images, y) in wanted.items():
         drawn = target.draw(schedule, t, *images)

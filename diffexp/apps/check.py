@@ -59,9 +59,11 @@ def prove(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from diffexp.apps.config import choices, composed_with
-    from diffexp.apps.verdicts import print_examinations
+    from diffexp.apps.verdicts import print_verdicts
+    from diffexp.consequences import Consequences, consequences
     from diffexp.examination import Examination, examine
     from diffexp.files import write_text
+    from diffexp.progress import progress
     from diffexp.runs import strict_json
     from diffexp.schedule import Schedule
     from diffexp.targets import Target
@@ -69,14 +71,22 @@ def prove(cfg: DictConfig) -> None:
 
     torch.set_num_threads(1)  # all tensors are small
     chosen = HydraConfig.get().runtime.choices
-    found: dict[str, Examination] = {}
-    for name in [chosen.schedule] if chosen.schedule else choices("schedule"):
+    found, known = dict[str, Examination](), dict[str, Consequences]()
+    names = [chosen.schedule] if chosen.schedule else choices("schedule")
+    for name in progress(names, len(names), "schedules"):
         own = composed_with(f"schedule={name}")
         target, schedule = cast(Target, instantiate(own.target)), cast(Schedule, instantiate(own.schedule))
-        found[name] = examine(target, schedule, cast(Times, instantiate(own.times)), float(own.sampling.t_start))
-    print_examinations(chosen.target, found)
+        times = cast(Times, instantiate(own.times))
+        found[name] = examine(target, schedule, times, float(own.sampling.t_start))
+        if found[name].absent is None and found[name].holds:
+            known[name] = consequences(target, schedule, times)
+    print_verdicts(chosen.target, found, known)
     if cfg.out is not None:
-        write_text(Path(cfg.out), strict_json({name: asdict(each) for name, each in found.items()}, indent=2) + "\n")
+        both = {
+            name: {**asdict(each), "consequences": asdict(known[name]) if name in known else None}
+            for name, each in found.items()
+        }
+        write_text(Path(cfg.out), strict_json(both, indent=2) + "\n")
         print(cfg.out)
     if not all(each.holds for each in found.values()) or all(each.absent for each in found.values()):
         raise SystemExit(1)

@@ -2,13 +2,15 @@
 
 import itertools
 from collections.abc import Mapping
+from typing import Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from diffexp.examination import Consequences, Examination
+from diffexp.consequences import NOISE_LEVELS, Consequences
+from diffexp.examination import Examination
 from diffexp.objective import EffectiveWeight
 from diffexp.proofs import REFERENCES, Proof
 from diffexp.report.reasons import REGIONS
@@ -18,18 +20,24 @@ _STYLE = {"ok": "green", "note": "yellow", "FAILED": "bold red"}
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
-def print_examinations(target: str, found: Mapping[str, Examination]) -> None:
-    """One schedule line by line, several as tables; then what is to be known and what failed."""
+def print_verdicts(target: str, found: Mapping[str, Examination], known: Mapping[str, Consequences]) -> None:
+    """One schedule line by line, several as tables with what is to be known or failed below; the verdict last.
+
+    Args:
+        target: As typed.
+        found: By schedule.
+        known: By schedule, where every proof holds.
+    """
     terminal = Console(highlight=False)
     console = terminal if terminal.is_terminal else Console(highlight=False, width=120)
     there = {name: each for name, each in found.items() if each.absent is None}
     if len(found) == 1:
         for name, each in there.items():
             console.print(Text(f"target={target} on schedule={name}", style="bold"))
-            _print_lines(each, console)
+            _print_lines(each, known.get(name), console)
     elif there:
         console.print(Text(f"target={target} on {counted(len(found), 'schedule')}", style="bold"))
-        _print_tables(there, console)
+        _print_tables(there, known, console)
     absent: dict[str, list[str]] = {}
     for name, each in found.items():
         if each.absent is not None:
@@ -49,44 +57,51 @@ def _verdict(target: str, found: Mapping[str, Examination]) -> str:
     return f"Every proof holds on {listed(there) if len(there) == 1 else counted(len(there), 'schedule')}."
 
 
-def _print_lines(each: Examination, console: Console) -> None:
+def _print_lines(each: Examination, known: Consequences | None, console: Console) -> None:
     table = Table.grid(padding=(0, 2, 0, 0))
     for proof in each.proofs:
         table.add_row(Text(f"  {proof.verdict}", style=_STYLE[proof.verdict]), Text(proof.name), Text(proof.said))
-    if each.consequences is not None:
-        for name, said in _told(each.consequences):
-            table.add_row(Text(""), Text(name), Text(said))
+    for name, said in [] if known is None else _told(known):
+        table.add_row(Text(""), Text(name), Text(said))
     console.print(table)
 
 
 def _told(known: Consequences) -> list[tuple[str, str]]:
     """What follows, in words."""
-    told: list[tuple[str, str]] = []
-    errors = [
-        f"{belief} off by {', '.join(f'{_error(known, name, belief)} ({name})' for name in REFERENCES)}"
-        for belief in ("x0", "eps")
-    ]
-    told.append(("  others", "; ".join(errors)))
+    moved = [f"{_error(known, name, 'x0')} and {_error(known, name, 'eps')} for {name}" for name in REFERENCES]
     regions = zip(REGIONS, _shares(known.weight), strict=True)
-    parts = [
-        f"{100 * spent:.0f} % on {name}, where {100 * times:.0f} % of the times are"
-        for (name, *_), (spent, times) in regions
+    spread = [
+        f"{100 * spent:.0f} % on {name}, {100 * times:.0f} % of the times" for (name, *_), (spent, times) in regions
     ]
-    told.append(("weight", f"the plain loss puts {listed(parts)}"))
-    told.append(("", _sparkline(known.weight)))
-    noise = known.label_noise / known.zero_loss if known.zero_loss else 0.0
-    said = "none: the loss can fall to what x_t leaves open"
-    if noise > 0:
-        said = (
-            f"{100 * noise:.3g} % of the loss of answering zero ({known.zero_loss:.4g}) is c xi, which no network can "
-            f"predict: the loss cannot fall below {known.label_noise:.4g}"
+    noise = "none: y is a function of x0 and eps alone"
+    if known.label_noise:
+        share = 100 * known.label_noise / known.zero_loss
+        noise = (
+            f"{share:.3g} % of the zero answer's loss ({known.zero_loss:.4g}) is c xi, which no network can predict: "
+            f"the loss cannot fall below {known.label_noise:.4g}"
         )
-    told.append(("label noise", said))
-    return told
+    low, middling, high = _pulls(known)
+    return [
+        ("", f"beside {listed(moved)}"),
+        ("weight", f"of the plain loss: {'; '.join(spread)}"),
+        ("", _sparkline(known.weight)),
+        ("label noise", noise),
+        ("gradient", f"of a first step, over epsilon's: {low} at low, {middling} at middling, {high} at high noise"),
+    ]
 
 
-def _error(known: Consequences, name: str, belief: str) -> str:
-    return f"{getattr(known.rounding[name], belief).rms:.2g}"
+def _pulls(known: Consequences) -> tuple[str, str, str]:
+    """The first gradients over epsilon's at low, middling and high noise; - where there are no times."""
+    found = {band.low: f"{band.ratio:.2g}" for band in known.gradients}
+    high, middling, low, _ = NOISE_LEVELS
+    return found.get(low, "-"), found.get(middling, "-"), found.get(high, "-")
+
+
+def _error(known: Consequences, name: str, belief: Literal["x0", "eps"]) -> str:
+    """By how much rounding to bfloat16 moves a belief at worst."""
+    cost = known.rounding[name]
+    rms = (cost.x0 if belief == "x0" else cost.eps).rms
+    return f"{rms:.0f}" if rms >= 1 else f"{rms:.1g}"
 
 
 def _shares(weight: EffectiveWeight) -> list[tuple[float, float]]:
@@ -109,7 +124,7 @@ def _sparkline(weight: EffectiveWeight) -> str:
     return f"log-SNR {low} {bars} {high + 1}"
 
 
-def _print_tables(found: Mapping[str, Examination], console: Console) -> None:
+def _print_tables(found: Mapping[str, Examination], known: Mapping[str, Consequences], console: Console) -> None:
     names = list(dict.fromkeys(proof.name for each in found.values() for proof in each.proofs))
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("schedule", style="bold", no_wrap=True)
@@ -119,7 +134,6 @@ def _print_tables(found: Mapping[str, Examination], console: Console) -> None:
         proofs = {proof.name: proof for proof in each.proofs}
         table.add_row(schedule, *(_cell(proofs.get(name)) for name in names))
     console.print(table)
-    known = {name: each.consequences for name, each in found.items() if each.consequences is not None}
     if known:
         _print_consequences(known, console)
     for verdict, (name, each) in itertools.product(("note", "FAILED"), found.items()):
@@ -139,18 +153,34 @@ def _cell(proof: Proof | None) -> Text:
 
 
 def _print_consequences(known: Mapping[str, Consequences], console: Console) -> None:
-    beside = ", ".join(REFERENCES)
+    beside = f"({', '.join(REFERENCES)})"
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("schedule", style="bold", no_wrap=True)
-    beliefs = [f"bfloat16: x0 off by\n({beside})", f"eps off by\n({beside})"]
-    for heading in (*beliefs, "% of weight (times) at\nlow, middling, high noise", "label\nnoise"):
-        table.add_column(heading, no_wrap=True)
+    for heading in (
+        f"x0 moves\n{beside}",
+        f"eps moves\n{beside}",
+        "% weight\n(% times)",
+        "gradient over\nepsilon's",
+        "label\nnoise",
+    ):
+        table.add_column(heading)
     for name, each in known.items():
-        cells = [
+        moves = [
             f"{_error(each, '', belief)} ({', '.join(_error(each, other, belief) for other in REFERENCES)})"
-            for belief in ("x0", "eps")
+            for belief in _BELIEFS
         ]
-        shares = ", ".join(f"{100 * spent:.0f} ({100 * times:.0f})" for spent, times in _shares(each.weight))
+        weight, times = (
+            " ".join(f"{100 * part:.0f}" for part in parts) for parts in zip(*_shares(each.weight), strict=True)
+        )
         noise = f"{100 * each.label_noise / each.zero_loss:.3g} %" if each.label_noise else "none"
-        table.add_row(name, *cells, shares, noise)
+        table.add_row(name, *moves, f"{weight} ({times})", " ".join(_pulls(each)), noise)
     console.print(table)
+    console.print(Text(_LEGEND, style="dim"))
+
+
+_BELIEFS: tuple[Literal["x0", "eps"], ...] = ("x0", "eps")
+_LEGEND = (
+    "moves: root mean square error of a belief at the worst time from rounding the answer to bfloat16, for data of "
+    "unit variance (the U-Net here answers in float32). weight: of the plain loss on the eps-error; gradient: root "
+    "mean square of a first step's, normalised; both at low, middling, high noise (log-SNR above 4, 4 to -4, below)."
+)
