@@ -1,6 +1,5 @@
 """A class given by its path where a group takes a choice: `target=mine.ImageMinusNoise`."""
 
-import copy
 import importlib
 import inspect
 import traceback
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig
 
 from diffexp.apps.config import did_you_mean
@@ -20,14 +20,14 @@ from diffexp.apps.config import did_you_mean
 def classes_as_choices(group: str, argv: Sequence[str]) -> Generator[None]:
     """Makes every `group=module.Class` among the arguments a choice of the group, with the class's plain defaults."""
     store = ConfigStore.instance()
-    before = copy.deepcopy(store.repo)
-    for path in [word.removeprefix(f"{group}=") for word in argv if word.startswith(f"{group}=")]:
-        if "." in path.strip("."):
-            store.store(group=group, name=path, node={"_target_": path, **_defaults(path)}, provider="command line")
+    paths = [word.removeprefix(f"{group}=") for word in argv if word.startswith(f"{group}=") and "." in word.strip(".")]
+    for path in paths:
+        store.store(group=group, name=path, node={"_target_": path, **_defaults(path)}, provider="command line")
     try:
         yield
     finally:
-        store.repo = before
+        for path in paths:
+            store.repo[group].pop(f"{path}.yaml", None)
 
 
 def _defaults(path: str) -> dict[str, Any]:
@@ -56,7 +56,8 @@ def refuse_other_classes(group: str, node: DictConfig, wanted: type, method: str
         ValueError: Nothing like it can be imported, it is something else, or it lacks a method.
     """
     path, base = str(node.get("_target_")), wanted.__name__
-    start = f"{group}={path}"
+    typed = HydraConfig.get().runtime.choices[group]
+    start = f"{group}={path}" if typed == path else f"{group}={typed} (_target_: {path})"
     found = _imported(start, path)
     if not inspect.isclass(found) or not issubclass(found, wanted):
         kind = "a class, but not" if inspect.isclass(found) else f"a {type(found).__name__} and not"
