@@ -7,6 +7,7 @@ relative error of it is one of |sigma / D| std(y) in x0 and of |alpha / D| std(y
 """
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool
@@ -35,7 +36,7 @@ class Span:
 def spans(found: Tensor, schedule: Schedule, t: PerImage) -> tuple[Span, ...]:
     """The runs of neighbouring `t`, increasing, at which `found` (any shape of as many) is true."""
     inside = torch.nn.functional.pad(found.flatten().int(), (1, 1)).diff()
-    starts, ends = (inside == 1).nonzero().flatten().tolist(), (inside == -1).nonzero().flatten().tolist()
+    starts, ends = (cast(list[int], cast(Any, (inside == turn).nonzero().flatten()).tolist()) for turn in (1, -1))
     log_snr = schedule.log_snr(t)
     return tuple(
         Span(t[first].item(), t[last - 1].item(), log_snr[first].item(), log_snr[last - 1].item())
@@ -45,9 +46,13 @@ def spans(found: Tensor, schedule: Schedule, t: PerImage) -> tuple[Span, ...]:
 
 def trained_times(times: Times, schedule: Schedule) -> PerImage:
     """The times that training can meet, increasing, float64."""
-    ends = torch.tensor(times.range(schedule), dtype=torch.float64).reshape(-1, 1, 1, 1)
-    drawn = times(schedule, torch.arange(4096, dtype=torch.float64) / 4096)
-    return torch.cat([ends[:1], drawn, ends[1:]]).flatten().sort().values.reshape(-1, 1, 1, 1)
+    ends = torch.tensor(times.range(schedule), dtype=torch.float64)
+    return increasing(ends, times(schedule, torch.arange(4096, dtype=torch.float64) / 4096))
+
+
+def increasing(*times: Tensor) -> PerImage:
+    """All of these times, any shapes, each once."""
+    return cast(Tensor, cast(Any, torch.cat([t.flatten() for t in times])).unique()).reshape(-1, 1, 1, 1)
 
 
 def singular(target: Target, schedule: Schedule, t: PerImage) -> Bool[Tensor, "batch 1 1 1"]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diffexp.conditioning import BAD, Span, Worst, rounding, singular, spans, trained_times
+from diffexp.conditioning import BAD, Span, Worst, increasing, rounding, singular, spans, trained_times
 from diffexp.proofs import (
     ALGEBRA,
     Case,
@@ -53,7 +53,7 @@ def examine(target: Target, schedule: Schedule, times: Times, t_start: float = 1
         times: How training times are drawn.
         t_start: Where samplers start.
     """
-    t = trained_times(times, schedule).flatten().unique().reshape(-1, 1, 1, 1)
+    t = trained_times(times, schedule)
     try:
         target.coefficients(schedule, t)
     except ValueError as error:
@@ -88,10 +88,9 @@ class _Looked(NamedTuple):
 def _look(target: Target, schedule: Schedule, times: Times, t_start: float) -> _Looked:
     first, last = times.range(schedule)
     every = torch.arange(1, schedule.steps + 1, dtype=torch.float64) / schedule.steps
-    all_ = [every] if schedule.is_chain else [every, trained_times(times, schedule).flatten()]
-    t = torch.cat(all_).unique()
+    t = increasing(every) if schedule.is_chain else increasing(every, trained_times(times, schedule))
     used = (t >= first - 1e-12) & (t <= max(last, t_start) + 1e-12)
-    return _Looked(t, used, singular(target, schedule, t.reshape(-1, 1, 1, 1)).flatten())
+    return _Looked(t.flatten(), used.flatten(), singular(target, schedule, t).flatten())
 
 
 def _invertible(schedule: Schedule, times: Times, t_start: float, looked: _Looked) -> Proof:

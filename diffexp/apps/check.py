@@ -1,7 +1,7 @@
 """`diffexp check target=...`: proofs that a target is right, on every schedule or on one."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -70,9 +70,9 @@ def prove(cfg: DictConfig) -> None:
     from diffexp.times import Times
 
     torch.set_num_threads(1)  # all tensors are small
-    chosen = HydraConfig.get().runtime.choices
+    chosen: Mapping[str, str | None] = HydraConfig.get().runtime.choices
     found, known = dict[str, Examination](), dict[str, Consequences]()
-    names = [chosen.schedule] if chosen.schedule else choices("schedule")
+    names = [chosen["schedule"]] if chosen["schedule"] else choices("schedule")
     for name in progress(names, len(names), "schedules"):
         own = composed_with(f"schedule={name}")
         target, schedule = cast(Target, instantiate(own.target)), cast(Schedule, instantiate(own.schedule))
@@ -80,7 +80,7 @@ def prove(cfg: DictConfig) -> None:
         found[name] = examine(target, schedule, times, float(own.sampling.t_start))
         if found[name].absent is None and found[name].holds:
             known[name] = consequences(target, schedule, times)
-    print_verdicts(chosen.target, found, known)
+    print_verdicts(str(chosen["target"]), found, known)
     if cfg.out is not None:
         both = {
             name: {**asdict(each), "consequences": asdict(known[name]) if name in known else None}
