@@ -84,7 +84,7 @@ def test_one_schedule_is_told_proof_by_proof(capsys: pytest.CaptureFixture[str])
     assert code == 0
     assert "target=posterior_mean on schedule=linear_beta" in said
     assert "note bfloat16 rounding the answer moves x0 by 13 (at t = 1, log-SNR -10.1;" in said
-    assert "0.3 and 0.002 for epsilon" in said
+    assert "for epsilon by 0.3 and 0.002, for x0 by 0.002 and 0.2" in said
     assert said.endswith("Every proof holds on linear_beta.")
 
 

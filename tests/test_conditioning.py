@@ -71,7 +71,7 @@ def test_the_sum_of_image_and_noise_cannot_be_inverted_where_they_are_equally_st
 def test_a_target_that_repeats_x_t_is_singular_everywhere_though_its_gain_is_rounding(name: str) -> None:
     class Repeat(Target):
         def coefficients(self, schedule: object, t: torch.Tensor) -> Coefficients:
-            return Coefficients(SCHEDULES[name].alpha(t), SCHEDULES[name].sigma(t), torch.zeros_like(t))
+            return Coefficients(SCHEDULES[name].alpha(t) / 7, SCHEDULES[name].sigma(t) / 7, torch.zeros_like(t))
 
     t = trained_times(Uniform(), SCHEDULES[name])
     assert singular(Repeat(), SCHEDULES[name], t).all()

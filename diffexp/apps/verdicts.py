@@ -68,7 +68,7 @@ def _print_lines(each: Examination, known: Consequences | None, console: Console
 
 def _told(known: Consequences) -> list[tuple[str, str]]:
     """What follows, in words."""
-    moved = [f"{_error(known, name, 'x0')} and {_error(known, name, 'eps')} for {name}" for name in REFERENCES]
+    moved = [f"for {name} by {_error(known, name, 'x0')} and {_error(known, name, 'eps')}" for name in REFERENCES]
     regions = zip(REGIONS, _shares(known.weight), strict=True)
     spread = [
         f"{100 * spent:.0f} % on {name}, {100 * times:.0f} % of the times" for (name, *_), (spent, times) in regions
@@ -82,7 +82,7 @@ def _told(known: Consequences) -> list[tuple[str, str]]:
         )
     low, middling, high = _pulls(known)
     return [
-        ("", f"beside {listed(moved)}"),
+        ("", listed(moved)),
         ("weight", f"of the plain loss: {'; '.join(spread)}"),
         ("", _sparkline(known.weight)),
         ("label noise", noise),
