@@ -110,7 +110,7 @@ def _shares(weight: EffectiveWeight) -> list[tuple[float, float]]:
     shares: list[tuple[float, float]] = []
     for _, low, high in REGIONS:
         there = [(spent * times, times) for at, spent, times in bins if low <= at < high]
-        shares.append((sum(spent for spent, _ in there), sum(times for _, times in there)))
+        shares.append((sum((spent for spent, _ in there), 0.0), sum((times for _, times in there), 0.0)))
     return shares
 
 
