@@ -106,6 +106,15 @@ def test_choices_of_ones_own_folder_are_completed(environment: dict[str, str], t
     assert found == [["image_minus_noise"], ["v,image_minus_noise"]]
 
 
+def test_check_completes_targets_and_schedules(environment: dict[str, str]) -> None:
+    every, target, schedule = completed(
+        environment, "diffexp check ", "diffexp check target=scaled", "diffexp check target=mine.Own schedule=rec"
+    )
+    assert {"target=", "schedule=", "times=", "out=", "sampling."} <= set(every)
+    assert not {"data=", "network=", "experiment=", "hydra."} & set(every)
+    assert (target, schedule) == (["scaled_noise"], ["rectified"])
+
+
 def test_loss_spaces_are_the_targets_and_native(environment: dict[str, str]) -> None:
     every, native, v = completed(
         environment, *(f"diffexp train objective.space={begun}" for begun in ("", "na", "sco"))

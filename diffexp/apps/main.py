@@ -15,6 +15,7 @@ from diffexp import __version__
 COMMANDS = {
     "explain": "say before training how good a prediction could be",
     "train": "train one network, or a whole sweep of them",
+    "check": "prove that a target is right, one of your own say",
     "sample": "draw images from a trained network",
     "evaluate": "measure a trained network again",
     "report": "compare the runs of a study",
