@@ -76,7 +76,7 @@ def test_settings_of_the_commands_that_take_up_a_run_are_completed(environment: 
 
 def test_targets_to_be_explained_are_completed_one_after_the_other(environment: dict[str, str]) -> None:
     keys, second = completed(environment, "diffexp explain ", "diffexp explain target=v,scal")
-    assert {"target=", "data=", "against=", "out=", "nodes="} <= set(keys)
+    assert {"target=", "data=", "out=", "nodes="} <= set(keys)
     assert not {"logger=", "sampler=", "experiment="} & set(keys)
     assert second == ["v,scaled_noise"]
 
