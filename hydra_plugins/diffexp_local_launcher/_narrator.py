@@ -37,11 +37,10 @@ class Narrator:
         self.running[index] = time.monotonic()
         say(f"#{self.numbers[index]} started: {self.names[index]}")
 
-    def ended(self, index: int, code: int, seconds: float) -> None:
-        """A job ended, with this exit code."""
+    def ended(self, index: int, state: str, seconds: float) -> None:
+        """A job ended, in this state."""
         del self.running[index]
         self.seconds.append(seconds)
-        state = "done" if code == 0 else f"FAILED (exit code {code})" if code > 0 else f"KILLED (signal {-code})"
         rest = f", {self._left()}" if self.done < len(self.logs) else ""
         say(
             f"#{self.numbers[index]} {state} in {duration(seconds)}: {self.names[index]} "
@@ -60,6 +59,8 @@ class Narrator:
 
 def _last_words(path: Path) -> str:
     """The last line that a job printed, on a line of its own."""
+    if not path.exists():  # it ended before it began
+        return ""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 4096))
         lines = file.read().decode(errors="replace").replace("\r", "\n").split("\n")

@@ -122,7 +122,7 @@ def cluster(folder: Path, accounting: bool, min_job_age: int = 300) -> Generator
     }
     account = (
         f"AccountingStorageType=accounting_storage/slurmdbd\nAccountingStorageHost=127.0.0.1\n"
-        f"AccountingStoragePort={words['dbd']}"
+        f"AccountingStoragePort={words['dbd']}\nAccountingStoragePass={folder}/munge.socket"
     )
     (folder / "slurm.conf").write_text(_SLURM_CONF.format(**words, accounting=account if accounting else ""))
     with ExitStack() as stack:
@@ -165,7 +165,7 @@ def _start_accounting(stack: ExitStack, here: Cluster, words: dict[str, str]) ->
     conf.write_text(_SLURMDBD_CONF.format(**words))
     conf.chmod(0o600)
     _start(stack, here, "slurmdbd", "-D")
-    _until(here, "slurmdbd", lambda: bool(here.ask("sacctmgr", "-nP", "show", "user")))
+    _until(here, "slurmdbd", lambda: "root" in here.ask("sacctmgr", "-nP", "show", "account"))
 
 
 def _start(stack: ExitStack, here: Cluster, *command: str) -> None:
