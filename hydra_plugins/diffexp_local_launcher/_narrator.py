@@ -4,7 +4,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-_HYDRAS_LAST_WORDS = "Set the environment variable HYDRA_FULL_ERROR"
+# What a job's log says that the job did not: its command, Hydra's advice, the lines of submitit and srun.
+_OF_OTHERS = ("$ ", "Set the environment variable HYDRA_FULL_ERROR", "submitit ", "srun: ")
 
 
 def say(line: str) -> None:
@@ -64,7 +65,7 @@ def _last_words(path: Path) -> str:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 4096))
         lines = file.read().decode(errors="replace").replace("\r", "\n").split("\n")
-    said = [line.strip() for line in lines if line.strip() and not line.startswith(("$ ", _HYDRAS_LAST_WORDS))]
+    said = [line.strip() for line in lines if line.strip() and not line.startswith(_OF_OTHERS)]
     return f"\n    {said[-1][:200]}" if said else ""
 
 

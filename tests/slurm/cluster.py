@@ -24,7 +24,7 @@ SlurmctldPort={ctld}
 SlurmdPort={slurmd}
 AuthType=auth/munge
 # A requeued job waits until its old credential has expired, two minutes unless told otherwise.
-AuthInfo=socket={folder}/munge.socket,cred_expire=2
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -82,13 +82,14 @@ class Cluster:
     folder: Path
     environment: dict[str, str]
 
-    def ask(self, *command: str) -> str:
+    def ask(self, *command: str, seconds: float = 30) -> str:
         """What one of SLURM's commands prints.
 
         Raises:
             subprocess.CalledProcessError: It failed.
+            subprocess.TimeoutExpired: It took longer.
         """
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=seconds)
         if done.returncode:
             raise subprocess.CalledProcessError(done.returncode, command, done.stdout, done.stderr)
         return done.stdout
@@ -146,8 +147,10 @@ def _start_munge(stack: ExitStack, here: Cluster) -> None:
     key = here.folder / "munge.key"
     key.write_bytes(os.urandom(128))
     key.chmod(0o600)
-    files = [f"--{name}={here.folder / f'munge.{end}'}" for name, end in
-             (("socket", "socket"), ("key-file", "key"), ("pid-file", "pid"), ("log-file", "log"), ("seed-file", "seed"))]  # fmt: skip
+    files = [
+        f"--{option}={here.folder}/munge.{option.partition('-')[0]}"
+        for option in ("socket", "key-file", "pid-file", "log-file", "seed-file")
+    ]
     _start(stack, here, "munged", "--foreground", "--force", *files)
     _until(here, "munged", (here.folder / "munge.socket").exists)
 
