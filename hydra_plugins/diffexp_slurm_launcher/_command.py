@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from submitit.core.job_environment import JobEnvironment
 from submitit.helpers import DelayedSubmission
 
+from hydra_plugins.diffexp_slurm_launcher._queue import requeue, states
+
 _GRACE = 60.0  # seconds to save and leave; SLURM's signal comes `signal_delay_s` before the end, 120 unless told
 
 
@@ -42,6 +44,8 @@ class Command:
         )
         while (code := self._process.poll()) is None:  # not wait(): a signal's handler polls, too
             time.sleep(0.2)
+        if code in (-signal.SIGTERM, 128 + signal.SIGTERM):
+            _requeue_if_preempted()
         if code:
             raise SystemExit(code if code > 0 else 128 - code)
 
@@ -54,6 +58,16 @@ class Command:
                 time.sleep(0.1)
             self._process.kill()
         return DelayedSubmission(Command(self.words, self.folder, self.environment))
+
+
+def _requeue_if_preempted() -> None:
+    # A job that leaves within a preemption's grace time has ended, for SLURM, and would not be started again. One
+    # that was cancelled is no longer called running.
+    job: str = JobEnvironment().job_id
+    now = states(job)
+    if not isinstance(now, str) and job in now and now[job].name == "RUNNING":
+        print(f"job {job} was told to leave, and is requeued", flush=True)
+        requeue(job)
 
 
 def _deaf() -> None:

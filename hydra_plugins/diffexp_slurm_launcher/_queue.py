@@ -48,9 +48,18 @@ def states(job: str) -> dict[str, State] | str:
 
 
 def cancel(job: str) -> None:
-    """Ends a job, or one element of an array, as `scancel` does; a controller that is away is asked no further."""
+    """Takes a job, or one element of an array, out of the queue, if the controller can be had."""
+    _tell("scancel", job)
+
+
+def requeue(job: str) -> None:
+    """Ends a job and puts it back into the queue, if the controller can be had."""
+    _tell("scontrol", "requeue", job)
+
+
+def _tell(*command: str) -> None:
     with suppress(OSError, subprocess.TimeoutExpired):
-        subprocess.run(["scancel", job], capture_output=True, timeout=60)
+        subprocess.run(command, capture_output=True, timeout=60)
 
 
 def watched(

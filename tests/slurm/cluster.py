@@ -1,4 +1,7 @@
-"""A real SLURM on 127.0.0.1, in a folder of its own: one node of two CPUs, with or without accounting."""
+"""A real SLURM on 127.0.0.1, in a folder of its own: one node of two CPUs, with or without accounting.
+
+Jobs of the partition `urgent` preempt those of the default one, which have a minute to leave.
+"""
 
 import getpass
 import os
@@ -41,7 +44,10 @@ KillWait=20
 MinJobAge={min_job_age}
 {accounting}
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
-PartitionName=all Nodes={host} Default=YES MaxTime=60 State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=all Nodes={host} Default=YES MaxTime=60 PriorityTier=1 GraceTime=60 State=UP
+PartitionName=urgent Nodes={host} MaxTime=60 PriorityTier=10 PreemptMode=OFF State=UP
 """
 
 _SLURMDBD_CONF = """

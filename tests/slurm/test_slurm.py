@@ -50,9 +50,9 @@ SWEEP = (
 )  # fmt: skip
 
 
-@pytest.fixture(params=[False, True], ids=["without accounting", "with accounting"])
+@pytest.fixture
 def slurm(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]:
-    with cluster(tmp_path / "c", accounting=request.param) as here:
+    with cluster(tmp_path / "c", accounting=getattr(request, "param", False)) as here:
         yield here
 
 
@@ -124,6 +124,7 @@ def pids(slurm: Cluster, job: str) -> list[int]:
     return [int(pid) for pid, _, step, *_ in rows if step == "0" and int(pid) > 1]
 
 
+@pytest.mark.parametrize("slurm", [False, True], ids=["without accounting", "with accounting"], indirect=True)
 def test_a_sweep_survives_kills_and_requeues_and_typed_again_completes(slurm: Cluster, folder: Path) -> None:
     began = time.monotonic()
     first = Told(slurm, folder, *SWEEP)
@@ -165,6 +166,20 @@ def test_a_sweep_survives_kills_and_requeues_and_typed_again_completes(slurm: Cl
     assert states(folder) == dict.fromkeys(TARGETS, "done")
     assert not slurm.ask("squeue", "--noheader", "--states=R,PD")
     print(f"--- both took {time.monotonic() - began:.0f} s")
+
+
+def test_a_preempted_run_leaves_is_requeued_and_goes_on(slurm: Cluster, folder: Path) -> None:
+    """It leaves within the grace time, as told; SLURM alone would take that for its end."""
+    told = Told(slurm, folder, *SWEEP, "target=v")
+    told.until(lambda: in_midst(folder, TARGETS.index("v")))
+    slurm.ask("sbatch", "--partition=urgent", "--ntasks=2", f"--output={folder}/urgent", "--wrap", "echo urgent")
+    assert told.ended(200) == 0
+    assert (folder / "urgent").read_text() == "urgent\n"
+    assert "#0 was requeued" in told.text()
+    log = next((folder / "runs" / "s" / ".submitit").glob("*_log.out")).read_text()
+    assert "was told to leave, and is requeued" in log
+    assert "going on at step" in log
+    assert states(folder) == {"v": "done"}
 
 
 def test_a_job_that_can_never_start_is_told_and_taken_back(slurm: Cluster, folder: Path) -> None:
