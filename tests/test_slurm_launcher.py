@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from hydra.core.utils import JobReturn
+from omegaconf import OmegaConf
 
 pytest.importorskip("submitit")
 
@@ -42,7 +43,7 @@ def controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def waiting(folder: Path, count: int, skip: str | None = None) -> _Wait:
-    outcome = JobReturn(overrides=[], cfg=None, hydra_cfg=None)
+    outcome = JobReturn(overrides=[], hydra_cfg=OmegaConf.create())
     runs = {f"7_{n}": Run(n, f"seed={n}", ["true"], {}, outcome) for n in range(count)}
     launcher: Any = SimpleNamespace(skip=skip, resources={})
     return _Wait(launcher, runs, {job: folder / f"{job}.log" for job in runs})
@@ -82,7 +83,7 @@ def test_every_end_is_told_and_a_requeued_job_is_waited_for(tmp_path: Path, caps
     wait.hear({"7_2": State("OUT_OF_MEMORY", "OutOfMemory")})
     assert (wait.open, wait.failed) == ([], ["7_1", "7_3", "7_2"])
     said = capsys.readouterr().out
-    for line in ("#0 done in 0 s", "#1 FAILED (failed)", "\n    RuntimeError: no\n", "#2 was requeued: seed=2",
+    for line in ("#0 done in 0 s", "#1 FAILED (exit code not 0)", "\n    RuntimeError: no\n", "#2 was requeued: seed=2",
                  "#3 FAILED (cancelled)", "#2 FAILED (out of memory)"):  # fmt: skip
         assert line in said
 

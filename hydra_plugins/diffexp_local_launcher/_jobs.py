@@ -110,7 +110,7 @@ def plan(launcher: Sweep, job_overrides: Sequence[Sequence[str]], first: int) ->
 
 def finished(launcher: Sweep, job: JobReturn) -> str | None:
     """What the application says of a job that needs no process; None where it must run."""
-    if launcher.skip is None:
+    if launcher.skip is None or job.hydra_cfg is None:
         return None
     HydraConfig.instance().set_config(job.hydra_cfg)
     return get_method(launcher.skip)(job.cfg)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _EVERY = 60.0  # seconds between two lines about jobs that wait
 _HOPE = 60.0  # seconds until a reason never to start is believed: a node may be on its way back
 
+_WORDS = {"COMPLETED": None, "FAILED": "exit code not 0"}
+
 # What submitit knows for every kind of cluster; the rest it takes with the prefix slurm_.
 _SHARED = {
     "name", "timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb", "nodes", "tasks_per_node", "stderr_to_stdout"
@@ -148,7 +150,7 @@ class _Wait:
         if job in self._stuck:
             return f"could not start: {self._stuck[job][1]}"
         if state is not None:
-            return None if state.name == "COMPLETED" else state.name.lower().replace("_", " ")
+            return _WORDS.get(state.name, state.name.lower().replace("_", " "))
         # The controller forgot it between two answers: only the application can tell how it ended.
         return None if finished(self.launcher, self.runs[job].outcome) else "left the queue unfinished"
 
