@@ -950,3 +950,12 @@ def test_excess_over_a_known_optimum_stands_in_for_the_belief_error(tmp_path: Pa
     (best,) = [trace for trace in bands.data if trace["name"] == "best possible"]
     assert best["y"][0] == pytest.approx(known["val/belief_eps/lam_-10_-8"], rel=1e-3)
     assert any(v.name == "excess, eps" for v in figure.variants)
+
+
+def test_leads_in_bits_are_told_in_bits(tmp_path: Path) -> None:
+    """A density's bits may be negative, and have no zero to be a share of."""
+    for target, bits in (("epsilon", -1.58), ("v", -1.55), ("x0", 0.4)):
+        write_run(tmp_path, "s", target, 0, final={"val/bits_per_dim": bits})
+    assert "bits/dim: epsilon and v are equal within 0.05 bits/dim; x0 is worse by 1.98 bits/dim." in said(
+        summarise(tmp_path / "s")
+    )

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from diffexp.report.words import number, share
+
 #: The currencies of the belief error, in the order in which they are shown.
 CURRENCIES = ("eps", "x0", "v", "score")
 
@@ -93,6 +95,15 @@ class Metric:
     @property
     def of_samples(self) -> bool:
         return self.currency is None and self.family != "bits"
+
+    @property
+    def absolute(self) -> bool:
+        """Whether only differences mean something: bits/dim has no zero that means perfection."""
+        return self.family == "bits"
+
+    def amount(self, gap: float) -> str:
+        """A lead in words: "3.4 %", or "0.03 bits/dim"."""
+        return f"{number(gap)} {self.title}" if self.absolute else share(gap)
 
     @property
     def higher_is_better(self) -> bool:

@@ -127,9 +127,12 @@ def reading(summary: Summary) -> Iterator[str]:
     yield '<div id="reading" class="small">'
     yield from _significance(summary)
     yield "<ul>"
+    meant: dict[str, list[str]] = {}
     for metric in summary.metrics:
-        if metric.meaning:
-            yield f"<li><b>{escape(metric.title)}</b>: {escape(metric.meaning)}.</li>"
+        meant.setdefault(metric.meaning, []).append(metric.title)
+    for meaning, titles in meant.items():
+        if meaning:
+            yield f"<li><b>{escape('; '.join(titles))}</b>: {escape(meaning)}.</li>"
     if any(metric.of_samples for metric in summary.metrics):
         yield ("<li><b>floor</b>: what real training images score against real held-out images; no sampler can be ")
         yield "expected to be better.</li>"

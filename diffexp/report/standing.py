@@ -11,7 +11,7 @@ from diffexp.report.summary import Summary
 from diffexp.report.words import counted, listed
 
 EQUAL = 0.01
-"""Relative leads below this are called equal, however certain."""
+"""Relative leads below this are called equal, however certain; in bits/dim, leads of so many bits."""
 EQUAL_FOR_ONE_SEED = 0.05
 """The same where one seed is all there is: another seed moves a row by that much."""
 
@@ -45,8 +45,10 @@ class Standing:
         return min((mean.n if mean else 0 for mean in self.differences.values()), default=0)
 
     def gap(self, row: Row) -> float | None:
-        """How far behind the best, relative to it; None where a share means nothing."""
+        """How far behind the best, relative to it or in bits/dim; None where a share means nothing."""
         best, value = self.values[self.best.name], self.values[row.name]
+        if self.metric.absolute:
+            return abs(value - best)
         return abs(value - best) / abs(best) if best * value > 0 else 0.0 if best == value else None
 
 

@@ -6,7 +6,7 @@ from diffexp.report.metrics import Metric
 from diffexp.report.rows import RATE, Row, short
 from diffexp.report.standing import EQUAL, EQUAL_FOR_ONE_SEED, Standing, sections, standings
 from diffexp.report.summary import Summary
-from diffexp.report.words import counted, interval, listed, share
+from diffexp.report.words import counted, interval, listed, number, share
 
 MOST_NAMES = 6
 
@@ -71,11 +71,11 @@ def _basis(summary: Summary) -> str:
 
 def _sentences(summary: Summary) -> list[str]:
     """One sentence for the metrics that have the same leaders and the same relation between them."""
-    alike: dict[tuple[str, frozenset[str], str, bool, int], list[Standing]] = {}
+    alike: dict[tuple[str, frozenset[str], str, bool, int, bool], list[Standing]] = {}
     for standing in standings(summary):
         leaders = frozenset(row.name for row in standing.level)
-        key = standing.best.name, leaders, relation(standing), bool(standing.behind), standing.seeds
-        alike.setdefault(key, []).append(standing)
+        kind = relation(standing), bool(standing.behind), standing.seeds, standing.metric.absolute
+        alike.setdefault((standing.best.name, leaders, *kind), []).append(standing)
     return [_sentence(group) for group in alike.values()]
 
 
@@ -93,7 +93,11 @@ def _sentence(alike: Sequence[Standing]) -> str:
     others = named(first.behind, first) if few else "the others"
     are = "is" if few and len(first.behind) == 1 else "are"
     known = [gap for gap in gaps if gap is not None]
-    by = f" by {share(min(known))}{' or more' if len(known) > 1 else ''}" if len(known) == len(gaps) else ""
+    by = (
+        f" by {first.metric.amount(min(known))}{' or more' if len(known) > 1 else ''}"
+        if len(known) == len(gaps)
+        else ""
+    )
     return f"{told}; {others} {are} {'clearly ' if first.seeds > 1 else ''}worse{by}."
 
 
@@ -104,9 +108,9 @@ def relation(standing: Standing) -> str:
     gaps = [standing.gap(row) for row in standing.level]
     widest = max((gap for gap in gaps if gap is not None), default=0.0)
     if None not in gaps and widest < EQUAL:
-        return f"are equal within {100 * EQUAL:g} %"
+        return f"are equal within {standing.metric.amount(EQUAL)}"
     if None not in gaps and standing.seeds == 1:
-        return f"are equal within {100 * EQUAL_FOR_ONE_SEED:g} %"
+        return f"are equal within {standing.metric.amount(EQUAL_FOR_ONE_SEED)}"
     return "cannot be told apart"
 
 
@@ -127,7 +131,9 @@ def distance(standing: Standing, row: Row) -> str:
     gap, difference = standing.gap(row), standing.differences[row.name]
     sign = "\N{MINUS SIGN}" if standing.metric.higher_is_better else "+"
     parts: list[str] = []
-    if gap is not None:
+    if gap is not None and standing.metric.absolute:
+        parts.append(f"+{number(gap)}")
+    elif gap is not None:
         parts.append(f"{1 + gap:.3g} times" if gap >= 1 else share(gap) if gap < 1e-4 else f"{sign}{share(gap)}")
     if difference is None:
         parts.append("no seed in common")
