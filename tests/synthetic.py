@@ -10,7 +10,8 @@ from typing import Any, cast
 
 from PIL import Image
 
-from diffexp.runs import RunDirectory, config_hash, strict_json
+from diffexp.records import strict_json
+from diffexp.runs import RunDirectory, config_hash
 
 #: A made-up level of belief error, and of the raw loss, for each target.
 LEVEL = {

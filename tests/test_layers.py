@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "diffexp"
 LAYERS = [
-    {"shapes", "files", "progress"},
+    {"shapes", "files", "progress", "records"},
     {"schedule"},
     {"times", "weighting", "draws", "nn", "ema"},
     {"data"},
@@ -17,14 +17,14 @@ LAYERS = [
     {"objective", "samplers", "oracle", "bayes", "likelihood", "flow_likelihood"},
     {"sampling", "validation"},
     {"module"},
-    {"runs"},
+    {"runs", "studies"},
     {"callbacks"},
     {"report"},
     {"apps"},
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 ONLY_IN_APPS = {"hydra", "omegaconf", "wandb"}
-WITHOUT_TORCH = {"runs", "report", "files"}
+WITHOUT_TORCH = {"runs", "studies", "records", "report", "files"}
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p.name not in ("__init__.py", "__main__.py"))
 
 

@@ -11,7 +11,7 @@ import torch
 from hydra.core.config_store import ConfigStore
 
 from diffexp.apps.main import main
-from diffexp.runs import read_study
+from diffexp.studies import read_study
 
 TINY = (
     "trainer.max_steps=2",

@@ -18,7 +18,7 @@ from torch.optim import AdamW
 
 from diffexp.apps.main import main
 from diffexp.files import try_locked
-from diffexp.runs import Run, read_study
+from diffexp.studies import Run, read_study
 
 QUICK = (
     "trainer.max_steps=4",

@@ -18,7 +18,7 @@ def evaluate(cfg: DictConfig) -> None:
     from diffexp.apps import build
     from diffexp.apps.trained import trained
     from diffexp.files import write_text
-    from diffexp.runs import strict_json
+    from diffexp.records import strict_json
     from diffexp.validation import HeldOut
 
     run = trained(cfg)

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from diffexp.apps.config import paths_quoted
 from diffexp.apps.hydra_app import run_hydra_app
-from diffexp.runs import Run
+from diffexp.studies import Run
 
 OWN = "own"
 

@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
 def _report(options: argparse.Namespace) -> None:
     from diffexp import files
     from diffexp.report.summary import summarise
-    from diffexp.runs import find_study
+    from diffexp.studies import find_study
 
     if options.output and not options.format:
         raise ValueError(f"--output {options.output} without --format: say what to write, one of {', '.join(FORMATS)}.")

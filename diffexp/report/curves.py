@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from diffexp.report.metrics import CURRENCIES
-from diffexp.runs import Run
+from diffexp.studies import Run
 
 #: A training curve is drawn as the means of this many stretches: enough to see, few enough to send.
 STRETCHES = 80

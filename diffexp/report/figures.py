@@ -15,7 +15,7 @@ from diffexp.report.metrics import CURRENCIES
 from diffexp.report.rows import RATE, Row
 from diffexp.report.statistics import Mean, mean_over_seeds
 from diffexp.report.summary import Summary
-from diffexp.runs import Run
+from diffexp.studies import Run
 
 Trace = dict[str, Any]
 

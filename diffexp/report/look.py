@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffexp.report.rows import TARGETS, Row
-from diffexp.runs import Run
+from diffexp.studies import Run
 
 #: At most so many runs are drawn as lines of their own; beyond that, fewer seeds of each row.
 MOST_LINES = 120

@@ -12,6 +12,7 @@ from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any, cast
 
+from diffexp.records import strict_json
 from diffexp.report.curves import read_curves
 from diffexp.report.facts import choosing, facts
 from diffexp.report.failures import failures
@@ -27,7 +28,7 @@ from diffexp.report.rows import common_settings
 from diffexp.report.summary import Summary
 from diffexp.report.verdict import headline, progress, question
 from diffexp.report.words import number
-from diffexp.runs import Run, strict_json
+from diffexp.studies import Run
 
 #: What is shown of a run's record, in this order.
 _DETAILS = ("error", "device", "git", "parameters", "images_seen", "max_images", "clip", "t_min", "t_max",

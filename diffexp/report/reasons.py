@@ -8,7 +8,7 @@ from typing import Any, cast
 from diffexp.report.metrics import CURRENCIES
 from diffexp.report.rows import Row
 from diffexp.report.summary import Summary
-from diffexp.runs import Run
+from diffexp.studies import Run
 
 NOTABLE_NOISE = 0.01
 """Share of the zero answer's loss that must be label noise to be mentioned."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from diffexp.runs import Run, identity
+from diffexp.runs import identity
+from diffexp.studies import Run
 
 #: Choices in the order in which they are named.
 CHOICES = (

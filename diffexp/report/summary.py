@@ -15,7 +15,7 @@ from diffexp.report.metrics import Metric, comparable_metrics
 from diffexp.report.rows import RATE, Row, common_choices, group_rows
 from diffexp.report.statistics import Mean, holm, mean_over_seeds, paired_difference
 from diffexp.report.training import Training, trained
-from diffexp.runs import Run, read_study
+from diffexp.studies import Run, read_study
 
 #: What a row's learning rate is chosen by, where several were tried.
 CHOSEN_BY = "val/belief_eps"

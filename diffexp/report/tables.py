@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
+from diffexp.records import strict_json
 from diffexp.report.facts import choosing, facts
 from diffexp.report.failures import cautions, failures
 from diffexp.report.rows import Row
@@ -13,7 +14,7 @@ from diffexp.report.summary import Summary
 from diffexp.report.terminal import status
 from diffexp.report.verdict import headline, progress, question
 from diffexp.report.words import interval, number
-from diffexp.runs import Run, strict_json
+from diffexp.studies import Run
 
 
 def to_json(summary: Summary) -> str:
