@@ -20,13 +20,15 @@ def beating(path: Path, every: float = EVERY) -> Generator[None]:
     ended = threading.Event()
 
     def beat() -> None:
-        while True:
-            with contextlib.suppress(OSError):
-                path.touch()
-            if ended.wait(every):
-                return
+        with contextlib.suppress(OSError):
+            path.touch()
 
-    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    def beat_on() -> None:
+        while not ended.wait(every):
+            beat()
+
+    beat()
+    thread = threading.Thread(target=beat_on, name="heartbeat", daemon=True)
     thread.start()
     try:
         yield

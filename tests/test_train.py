@@ -2,12 +2,10 @@
 
 import json
 import shlex
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from subprocess import PIPE
 from typing import Any
 
 import numpy as np
@@ -208,24 +206,6 @@ def test_a_run_that_another_process_trains_is_left_to_it(tmp_path: Path, capsys:
         assert train(tmp_path, "trainer.max_steps=8") == 0
     assert "another process" in capsys.readouterr().out
     assert only_run(tmp_path).record["images_seen"] == run.record["images_seen"]
-
-
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_stopped_run_says_so_in_one_line(tmp_path: Path, sent: int, code: int) -> None:
-    words = ["train", f"root={tmp_path}", "study=s", *QUICK, "logger=none", "trainer.max_steps=100000"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "diffexp", *words, "checkpoint.every_n_steps=2"], stdout=PIPE, stderr=PIPE, text=True
-    ) as run:
-        for _ in range(600):
-            if list(tmp_path.rglob("last.ckpt")):
-                break
-            time.sleep(0.1)
-        run.send_signal(sent)
-        out, err = run.communicate(timeout=60)
-    assert run.returncode == code, err
-    assert "Traceback" not in err
-    assert "was interrupted" in out
-    assert only_run(tmp_path).status == "interrupted"
 
 
 def test_going_on_from_another_runs_checkpoint_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,15 +1,19 @@
 """What became of the runs of a sweep, read from their directories when it ends, however it ends."""
 
+import platform
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping
 
 from omegaconf import DictConfig
 
+from diffexp import heartbeat
 from diffexp.apps.record import run_directory
 from diffexp.files import is_locked
 from diffexp.runs import RunDirectory
 
+_LATELY = 6 * heartbeat.EVERY
 _ORDER = ("done", "running", "diverged", "interrupted", "not started", "died", "failed")
 
 
@@ -52,7 +56,14 @@ def _state(directory: RunDirectory, images: int) -> str:
     record = directory.record
     state = str(record.get("status", "not started"))
     if state == "running":
-        return "running" if is_locked(directory.path) else "died"
+        return "running" if is_locked(directory.path) or _elsewhere(directory) else "died"
     if state == "done" and record.get("images_seen", 0) < images:
         return "not started"  # as far as this command is concerned, which would extend it
     return state if state in _ORDER else "not started"
+
+
+def _elsewhere(directory: RunDirectory) -> bool:
+    """Whether another machine, whose locks may not reach this one, was heard of lately."""
+    if directory.record.get("host") == platform.node() or not directory.heartbeat_file.exists():
+        return False
+    return time.time() - directory.heartbeat_file.stat().st_mtime < _LATELY

@@ -34,11 +34,10 @@ class Weights:
 
     def save(self, path: Path, config: Mapping[str, Any]) -> None:
         """Write them to `path`, atomically, with the configuration (see `runs.identity`) that they belong to."""
-        header = {"config": strict_json(identity(config)), "step": str(self.step)}
-        header |= {"metric": BEST_METRIC, "value": repr(self.value)}
+        said = {"config": identity(config), "step": self.step, "metric": BEST_METRIC, "value": self.value}
         tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in self.tensors.items()}
-        with replacing(path) as part:
-            part.write_bytes(save(tensors, header))
+        with replacing(path) as part:  # one entry: safetensors writes several in an order of chance
+            part.write_bytes(save(tensors, {"diffexp": strict_json(said)}))
 
     @classmethod
     def read(cls, path: Path, config: Mapping[str, Any]) -> "Weights":
@@ -50,15 +49,13 @@ class Weights:
         try:
             opened: Any = safe_open(path, framework="pt")
             with opened as file:
-                header = cast(Mapping[str, str], file.metadata() or {})
-                theirs = json.loads(header["config"])
+                said = cast(Mapping[str, Any], json.loads(file.metadata()["diffexp"]))
                 names: list[str] = file.keys()
-                weights = cls(
-                    {name: file.get_tensor(name) for name in names}, int(header["step"]), float(header["value"])
-                )
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
-            said = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-            raise ValueError(f"{path} cannot be read as weights of a run ({said}). Move it away.") from error
+                tensors = {name: file.get_tensor(name) for name in names}
+            theirs, weights = said["config"], cls(tensors, int(said["step"]), float(said["value"]))
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            why = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+            raise ValueError(f"{path} cannot be read as weights of a run ({why}). Move it away.") from error
         if differs := differences(theirs, json.loads(strict_json(identity(config)))):
             raise ValueError(f"{path} holds weights of another configuration ({differs}). Move it away.")
         return weights

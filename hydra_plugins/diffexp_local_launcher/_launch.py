@@ -68,7 +68,7 @@ def launch(launcher: "LocalLauncher", job_overrides: Sequence[Sequence[str]], fi
     narrator = Narrator([job.log for job in jobs], numbers, [names[number] for number in numbers], launcher.jobs)
     say(f"{len(jobs)} jobs, {min(launcher.jobs, len(jobs))} at a time; what they print goes to {logs}")
     try:
-        codes = run_all(jobs, launcher.jobs, narrator.started, narrator.ended)
+        codes = run_all(jobs, launcher.jobs, narrator.started, narrator.ended, launcher.fail_fast)
     except StoppedError as stopped:
         say(f"{stopped}: all jobs were ended; {narrator.done} of {len(jobs)} had finished")
         if str(stopped) == "SIGINT":
@@ -76,8 +76,8 @@ def launch(launcher: "LocalLauncher", job_overrides: Sequence[Sequence[str]], fi
         raise SystemExit(128 + stopped.signal) from None
     failed = [number for number, code in zip(numbers, codes, strict=True) if code]
     for job, code in zip(todo, codes, strict=True):
-        job.status = JobStatus.FAILED if code else JobStatus.COMPLETED
-        if code:
+        job.status = JobStatus.COMPLETED if code == 0 else JobStatus.FAILED
+        if code != 0:
             job.return_value = JobError(_summary(failed, len(jobs), logs))
     return returns
 
