@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from diffexp.apps import build, loggers
 from diffexp.apps.checkpoints import AtomicCheckpoints, Checkpoint, read_checkpoint, refuse_other_weights
-from diffexp.apps.interruption import Interruption
+from diffexp.apps.interruption import Interrupted, Interruption
 from diffexp.apps.record import plain
 from diffexp.apps.weights import BEST_METRIC, BestWeights, Weights
 from diffexp.callbacks import Diverged, Journal, Sample, Validate, Watch, judge
@@ -95,6 +95,9 @@ def fit(
             trainer.fit(
                 module, datamodule=StepLoader(trainer.max_steps), ckpt_path=str(directory.checkpoint) if begun else None
             )
+        except Interrupted:
+            directory.write_record(status="interrupted")  # before the loggers take their leave
+            raise
         except Diverged as reason:
             print(f"{name} diverged: {reason}", flush=True)
             directory.write_record(status="diverged")

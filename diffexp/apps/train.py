@@ -171,7 +171,7 @@ def _disk_trouble(directory: RunDirectory, error: Exception) -> str | None:
         return None
     return (
         f"cannot write {error.filename or f'into {directory.path}'} ({error.strerror}). Nothing that was finished is "
-        "lost: once it can be, the command goes on from the last checkpoint."
+        "lost: when it can be written again, the command goes on from the last checkpoint."
     )
 
 
