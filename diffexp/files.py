@@ -50,7 +50,7 @@ def try_locked(path: Path) -> Generator[bool]:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{path}.lock")
     try:
-        lock.acquire(timeout=0.2)  # longer than `is_locked` looks
+        lock.acquire(timeout=1.0)  # longer than `is_locked` looks
     except Timeout:
         yield False
         return
