@@ -18,13 +18,14 @@ LAYERS = [
     {"sampling", "validation"},
     {"module"},
     {"runs", "studies"},
+    {"states"},
     {"callbacks"},
     {"report"},
     {"apps"},
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 ONLY_IN_APPS = {"hydra", "omegaconf", "wandb"}
-WITHOUT_TORCH = {"runs", "studies", "records", "report", "files"}
+WITHOUT_TORCH = {"runs", "studies", "states", "records", "report", "files"}
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p.name not in ("__init__.py", "__main__.py"))
 
 

@@ -16,6 +16,8 @@ COMMANDS = {
     "train": "train one network, or a whole sweep of them",
     "sample": "draw images from a trained network",
     "evaluate": "measure a trained network again",
+    "plan": "what a sweep would do and cost, without training",
+    "status": "how the runs of a study are doing",
     "report": "compare the runs of a study",
     "completion": "print a script that completes these commands in bash",
 }
