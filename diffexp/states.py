@@ -23,8 +23,8 @@ STATES = ("failed", "unreadable", "stopped", "interrupted", "running", "starting
 #: Seconds after which another machine's run that has given no sign of life counts as stopped.
 SILENCE = 60.0
 
-#: Bytes at the end of metrics.jsonl that are looked at: several validations and all the training between them.
-_TAIL = 64 * 1024
+#: How much at the end of metrics.jsonl is looked at: bytes, and readings of the training loss among them.
+_TAIL, _READINGS = 64 * 1024, 20
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,8 @@ def study_states(study: Path) -> list[RunState]:
 
 def run_state(run: Run, now: float) -> RunState:
     """One run at the time `now`, in seconds since the epoch."""
-    state, tail = state_of(run, now), _tail(run)
+    state, trained = state_of(run, now), _readings(run)
     seen, goal = run.number("images_seen"), run.number("max_images")
-    trained = [line for line in tail if "train/loss" in line]
     metrics = {key: value for key, value in run.final.items() if "/lam_" not in key}
     if trained and (loss := finite(trained[-1]["train/loss"])) is not None:
         metrics = {"train/loss": loss, **metrics}
@@ -136,8 +135,8 @@ def _touched(run: Run, name: str) -> float | None:
         return None
 
 
-def _tail(run: Run) -> list[dict[str, object]]:
-    """The whole lines at the end of metrics.jsonl that have their `images_seen`."""
+def _readings(run: Run) -> list[dict[str, object]]:
+    """The last whole lines of metrics.jsonl that tell the training loss; the very last line may be half written."""
     try:
         file = run.file("metrics.jsonl")
         if file is None:
@@ -148,8 +147,9 @@ def _tail(run: Run) -> list[dict[str, object]]:
             text = lines.read(_TAIL)
     except OSError:
         return []
-    parsed = map(parse_json, text.split(b"\n")[size > _TAIL :])
-    return [line for line in parsed if line and finite(line.get("images_seen")) is not None]
+    told = [line for line in text.split(b"\n")[size > _TAIL :] if b'"train/loss"' in line]
+    parsed = map(parse_json, told[-_READINGS:])
+    return [line for line in parsed if line and "train/loss" in line and finite(line.get("images_seen")) is not None]
 
 
 def _rate(trained: Sequence[Mapping[str, object]]) -> float | None:

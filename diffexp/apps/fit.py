@@ -71,7 +71,7 @@ def fit(cfg: DictConfig, parts: build.Problem, where: torch.device, directory: R
     def samples() -> Samples:
         return parts.samples(module.averaged)
 
-    with loggers.opened(cfg.logger, directory, config) as opened, _quiet(), build.seeded(0):
+    with loggers.opened(cfg.logger, directory, config) as opened, quiet(), build.seeded(0):
         journal = Journal(directory, opened, loggers.log_image)
         name = "-".join([str(directory.choices[0]), str(directory.choices[1]), f"seed={cfg.seed}"])
         callbacks: list[pl.Callback] = [
@@ -81,7 +81,7 @@ def fit(cfg: DictConfig, parts: build.Problem, where: torch.device, directory: R
         ]
         if cfg.sampling.every:
             callbacks.append(Sample(journal, samples, cfg.sampling.grid, cfg.sampling.every))
-        trainer = cast(pl.Trainer, instantiate(cfg.trainer, **_settings(where), callbacks=callbacks))
+        trainer = cast(pl.Trainer, instantiate(cfg.trainer, **settings(where), callbacks=callbacks))
         try:
             trainer.fit(module, datamodule=StepLoader(trainer.max_steps), ckpt_path=str(checkpoint) if begun else None)
         except Diverged as reason:
@@ -96,7 +96,7 @@ def fit(cfg: DictConfig, parts: build.Problem, where: torch.device, directory: R
         directory.write_record(status="done")
 
 
-def _settings(where: torch.device) -> dict[str, Any]:
+def settings(where: torch.device) -> dict[str, Any]:
     """What of the trainer is ours to say."""
     return {
         "accelerator": where.type,
@@ -111,7 +111,7 @@ def _settings(where: torch.device) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Any:
+def quiet() -> Any:
     """Lightning's advice that does not apply: steps are numbers, not batches to be loaded by workers."""
     import logging
 

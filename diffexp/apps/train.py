@@ -50,6 +50,7 @@ def check(cfg: DictConfig) -> None:
     if finished(cfg):
         return
     parts, where = build.problem(cfg, chosen), build.device(cfg)
+    parts.metric.refuse(parts.data)
     for line in advice(cfg, chosen, parts.objective, parts.schedule, parts.times):
         if line not in _advised:
             _advised.add(line)
