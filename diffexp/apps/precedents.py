@@ -118,8 +118,8 @@ def _clocks(run: Run) -> list[tuple[float, float]]:
 
 def _seconds_per_image(run: Run) -> float | None:
     """Over all starts of the run: the clock begins anew at each."""
-    seconds, before, (seen, clock) = 0.0, 0.0, (0.0, 0.0)
-    for seen, clock in _clocks(run):
+    seconds, before, seen = 0.0, 0.0, 0.0
+    for seen, clock in _clocks(run):  # noqa: B007
         seconds += clock if clock < before else clock - before
         before = clock
     return seconds / seen if seen > 0 and seconds > 0 else None

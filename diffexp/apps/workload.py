@@ -128,9 +128,7 @@ def _train(
     watch = _Stopwatch(where, seconds, warm_up)
     clip = cfg.trainer.get("gradient_clip_val")
     with quiet(), build.seeded(0):
-        trainer: Any = pl.Trainer(
-            max_epochs=1, gradient_clip_val=clip, callbacks=[watch], **{**settings(where), "plugins": None}
-        )
+        trainer: Any = pl.Trainer(max_epochs=1, gradient_clip_val=clip, callbacks=[watch], **settings(where))
         trainer.fit(module, datamodule=StepLoader(10_000))
     return watch.total / watch.steps, watch.steps
 
@@ -156,9 +154,7 @@ class _Stopwatch(pl.Callback):
 
 
 @torch.no_grad()
-def _answer_seconds(
-    parts: build.Problem, denoiser: Denoiser, where: torch.device, batch: int, seconds: float
-) -> float:
+def _answer_seconds(parts: build.Problem, denoiser: Denoiser, where: torch.device, batch: int, seconds: float) -> float:
     """Seconds of an answer about one image, `batch` at a time."""
     denoiser.to(where).eval()
     x = torch.zeros(batch, *parts.data.image_shape, device=where)
