@@ -5,12 +5,14 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -69,7 +71,7 @@ def wait_for(what: Callable[[], bool], process: "subprocess.Popen[bytes]", patie
 
 
 @contextlib.contextmanager
-def training(words: list[str]) -> Iterator["subprocess.Popen[bytes]"]:
+def training(words: list[str]) -> Generator["subprocess.Popen[bytes]"]:
     nowhere = subprocess.DEVNULL
     process = subprocess.Popen([sys.executable, "-m", "diffexp", *words], stdout=nowhere, stderr=nowhere)
     try:
@@ -112,7 +114,7 @@ def test_real_runs_are_told_as_they_live_die_fail_and_end(tmp_path: Path, capsys
     assert main(["plan", *long[1:], "seed=0,1", "-m", "--json"]) == 0
     planned = json.loads(capsys.readouterr().out)
     assert [run["state"] for run in planned["runs"]] == ["resumable", "new"]
-    assert planned["runs"][0]["progress"] == living().images_seen // 160 * 160 / 1_600_000  # of its checkpoint
+    assert planned["runs"][0]["progress"] == (living().images_seen or 0) // 160 * 160 / 1_600_000  # of its checkpoint
 
     with training(long) as process:  # the same command takes it up again
         wait_for(
@@ -125,7 +127,7 @@ def test_real_runs_are_told_as_they_live_die_fail_and_end(tmp_path: Path, capsys
     said = status(capsys, "s", "--root", str(root))
     failed = said[said.index("failed   ") :].splitlines()
     assert failed[1].strip() == "RuntimeError: no answer from [red]this[/red] network"
-    assert failed[2].strip() == f"again: {' '.join(['diffexp', *words, f'network._target_={__name__}.Broken'])}"
+    assert failed[2].strip() == f"again: {shlex.join(['diffexp', *words, f'network._target_={__name__}.Broken'])}"
     assert re.search(r"^done +100 % .* cpu +v-native-", said, re.MULTILINE)
     done = next(run for run in study_states(study) if run.state == "done")
     recorded = json.loads((study / done.run / "run.json").read_text())
@@ -172,7 +174,7 @@ def test_a_run_of_another_machine_is_believed_while_its_heart_beats(tmp_path: Pa
     assert read(directory).state == "stopped"
     heart.touch()
     assert read(directory).state == "running"
-    os.utime(heart, (time.time() - 3600,) * 2)
+    os.utime(heart, (time.time() - 3600, time.time() - 3600))
     assert read(directory).state == "stopped"
     heart.touch()
     change_record(directory.record_file, host=os.uname().nodename)
@@ -259,12 +261,13 @@ def test_beyond_some_runs_the_done_ones_are_counted(tmp_path: Path, capsys: pyte
 
 def test_no_file_can_upset_it_or_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     steer = "\x1b]0;title\x07\x1b[2J[bold red]x[/]\u202e\x9b"
-    for seed, changes in enumerate([
+    hostile: list[dict[str, Any]] = [
         {"status": "failed", "error": f"{steer}\nsecond", "command": f"diffexp train {steer}", "device": steer},
         {"status": steer}, {"status": 3, "images_seen": "many", "max_images": [1]}, {"images_seen": 10**400},
         {"status": "running", "images_seen": -5, "max_images": -7, "host": {}}, {"max_images": 0, "final": [1]},
         {"status": "failed", "error": ["a"], "command": {"b": 1}}, {"final": {"val/belief_eps": "x", steer: 1.0}},
-    ]):  # fmt: skip
+    ]  # fmt: skip
+    for seed, changes in enumerate(hostile):
         change_record(write_run(tmp_path, "s", "v", seed, images=False).record_file, **changes)
     group = next((tmp_path / "s").iterdir())
     for seed, text in enumerate([b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000], start=20):

@@ -1,138 +1,23 @@
 """`diffexp plan STUDY-COMMAND`: what `diffexp train STUDY-COMMAND` would do and cost. Nothing is trained or written."""
 
-import heapq
 import json
+import math
 import os
 import sys
-from collections import Counter
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from diffexp.apps.plans import Cost, Job, Plan
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from diffexp.apps.build import Problem
     from diffexp.apps.precedents import Precedents
-
-#: What the command would meet, in the order of the table.
-STATES = ("new", "resumable", "done", "diverged", "failed", "running", "unreadable")
-
-#: Those that the command would train, or go on training.
-TO_DO = ("new", "resumable", "failed")
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a run of one configuration takes, as far as anybody knows before it runs.
-
-    Attributes:
-        network, data, batch_size, images: Of the configuration; images are those of a whole run.
-        parameters, flops_per_step: See `workload.Workload`.
-        device: What it would train on.
-        seconds_per_image: Of training, validation included.
-        seconds_after: From the last step to the end.
-        timed: How that is known.
-        bytes: `checkpoints`, `samples`, `metrics`: of one run.
-        sized: How that is known.
-        work: See `precedents.work`.
-    """
-
-    network: str
-    data: str
-    batch_size: int
-    images: int
-    parameters: int
-    flops_per_step: int
-    device: str
-    seconds_per_image: float
-    seconds_after: float
-    timed: str
-    bytes: Mapping[str, float]
-    sized: str
-    work: Mapping[str, Any]
-
-    @property
-    def seconds(self) -> float:
-        """Of a whole run."""
-        return self.images * self.seconds_per_image + self.seconds_after
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run of the command.
-
-    Attributes:
-        path: Its directory.
-        state: One of `STATES`.
-        images_seen: Images that it need not see again.
-        cost: Which of the plan's costs is its.
-    """
-
-    path: str
-    state: str
-    images_seen: float
-    cost: int
-
-
-@dataclass
-class Plan:
-    """All jobs of one command.
-
-    Attributes:
-        launcher: The choice of hydra/launcher.
-        at_a_time: Jobs that it runs at once.
-        threads: For each of them, on a CPU; None: as many as torch likes.
-    """
-
-    jobs: list[Job] = field(default_factory=list[Job])
-    costs: list[Cost] = field(default_factory=list[Cost])
-    launcher: str = "basic"
-    at_a_time: int = 1
-    threads: int | None = None
-
-    @property
-    def states(self) -> dict[str, int]:
-        """How many runs are in each state."""
-        counts = Counter(job.state for job in self.jobs)
-        return {state: counts[state] for state in STATES if counts[state]}
-
-    @property
-    def to_do(self) -> list[Job]:
-        """The jobs that the command would train."""
-        return [job for job in self.jobs if job.state in TO_DO]
-
-    def seconds(self, job: Job) -> float:
-        """What is left of the job; 0 where the command would leave it alone."""
-        if job.state not in TO_DO:
-            return 0.0
-        cost = self.costs[job.cost]
-        return (cost.images - job.images_seen) * cost.seconds_per_image + cost.seconds_after
-
-    def wall_seconds(self) -> float:
-        """Until the last job ends, if each starts, in their order, as soon as there is room."""
-        slots = [0.0] * max(1, min(self.at_a_time, len(self.to_do)))
-        for job in self.to_do:
-            heapq.heapreplace(slots, slots[0] + self.seconds(job))
-        return max(slots)
-
-    def totals(self) -> dict[str, Any]:
-        """Of what is left to do; bytes are those of all runs of the command, once they are done."""
-        left = [self.costs[job.cost].images - job.images_seen for job in self.to_do]
-        sizes = Counter[str]()
-        for job in self.jobs:
-            sizes.update(self.costs[job.cost].bytes)
-        return {
-            "runs": len(self.to_do),
-            "images": sum(left),
-            "flops": sum(
-                image * self.costs[job.cost].flops_per_step / self.costs[job.cost].batch_size
-                for job, image in zip(self.to_do, left, strict=True)
-            ),
-            "seconds": sum(self.seconds(job) for job in self.jobs),
-            "wall_seconds": self.wall_seconds(),
-            "bytes": dict(sizes),
-        }
+    from diffexp.apps.workload import Speed
+    from diffexp.denoiser import Denoiser
 
 
 def main(argv: Sequence[str]) -> int:
@@ -171,6 +56,7 @@ class Planner:
         self.plan = Plan()
         self._known: dict[str, int] = {}
         self._precedents: dict[Path, Precedents] = {}
+        self._speeds: dict[str, Speed] = {}
 
     def add(self, cfg: "DictConfig") -> None:
         """One job, in the surroundings that it would itself see; a repeated one counts once."""
@@ -209,17 +95,15 @@ class Planner:
             self.plan.at_a_time = int(hydra.launcher.get("array_parallelism") or 1)
 
     def _cost(self, cfg: "DictConfig", chosen: Mapping[str, str], wanted: Mapping[str, Any]) -> Cost:
-        import torch
-
         from diffexp.apps import build
         from diffexp.apps.precedents import Precedents
-        from diffexp.apps.workload import measured_speed, workload
+        from diffexp.apps.workload import device_name, workload
 
         parts, where = build.problem(cfg, chosen), build.device(cfg)
         denoiser = build.denoiser(cfg, parts, where)
         counted = workload(cfg, parts, denoiser)
         steps, batch = int(cfg.trainer.max_steps), int(cfg.training.batch_size)
-        device = torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu"
+        device = device_name(where)
         known = self._precedents.setdefault(Path(cfg.root), Precedents(Path(cfg.root)))
         before = known.of(wanted, device, build.precision(cfg, where))
         if before:
@@ -228,19 +112,9 @@ class Planner:
                      "metrics": before.others_per_image * steps * batch}  # fmt: skip
             sized = timed
         else:
-            print(f"timing network={chosen['network']} on data={chosen['data']} ...", file=sys.stderr, flush=True)
-            threads = torch.get_num_threads()
-            if self.plan.threads and "OMP_NUM_THREADS" not in os.environ:
-                torch.set_num_threads(self.plan.threads)
-            try:
-                speed = measured_speed(cfg, parts, denoiser, where)
-                used = torch.get_num_threads()
-            finally:
-                torch.set_num_threads(threads)
+            speed = self._speed(cfg, chosen, parts, denoiser)
             pace = speed.seconds_per_image + counted.validated * speed.seconds_per_answer / max(1, steps * batch)
-            after = counted.sampled * speed.seconds_per_answer
-            on = device if where.type == "cuda" else f"cpu, {used} thread{'s' if used > 1 else ''}"
-            timed = f"{speed.steps} steps" + (f" of {speed.batch}" if speed.batch < batch else "") + f" timed ({on})"
+            after, timed = counted.sampled * speed.seconds_per_answer, speed.said(batch)
             sizes, sized = _estimated_bytes(cfg, parts, counted.parameters, denoiser), "estimated"
         return Cost(
             network=chosen["network"],
@@ -258,11 +132,23 @@ class Planner:
             work=wanted,
         )
 
+    def _speed(self, cfg: "DictConfig", chosen: Mapping[str, str], parts: "Problem", denoiser: "Denoiser") -> "Speed":
+        """Timed once for each network, data and batch size, whatever else is swept."""
+        from diffexp.apps import build
+        from diffexp.apps.workload import measured_speed
+
+        key = "\n".join(
+            map(str, [cfg.network, cfg.data, cfg.compute, cfg.training.batch_size, cfg.trainer.accelerator])
+        )
+        if key not in self._speeds:
+            print(f"timing network={chosen['network']} on data={chosen['data']} ...", file=sys.stderr, flush=True)
+            threads = None if "OMP_NUM_THREADS" in os.environ else self.plan.threads
+            self._speeds[key] = measured_speed(cfg, parts, denoiser, build.device(cfg), threads)
+        return self._speeds[key]
+
 
 def _stands(path: Path, images: int, checkpointed: int) -> tuple[str, float]:
     """What the command would find there, and how many images need not be seen again."""
-    import time
-
     from diffexp.states import state_of
     from diffexp.studies import Run
 
@@ -279,10 +165,8 @@ def _stands(path: Path, images: int, checkpointed: int) -> tuple[str, float]:
     return ("failed" if found == "failed" else "resumable"), min(seen, images)
 
 
-def _estimated_bytes(cfg: "DictConfig", parts: Any, parameters: int, denoiser: Any) -> dict[str, float]:
+def _estimated_bytes(cfg: "DictConfig", parts: "Problem", parameters: int, denoiser: "Denoiser") -> dict[str, float]:
     """Of one run: the weights, their average and Adam's two moments, float32; pictures as raw pixels; lines of text."""
-    import math
-
     tensors = len(list(denoiser.network.parameters()))
     steps, every = int(cfg.trainer.max_steps), cfg.sampling.every
     pictures = 3 + (steps // int(every) if every else 0)

@@ -6,7 +6,7 @@ from typing import Any
 from rich.cells import cell_len
 from rich.text import Text
 
-from diffexp.apps.plan import Cost, Plan
+from diffexp.apps.plans import Cost, Plan
 from diffexp.progress import clock
 from diffexp.report.states import percent, visible
 from diffexp.report.words import counted, number

@@ -1,7 +1,9 @@
 """What a training run asks of a machine: counted from its network, and timed for a few seconds on its device."""
 
+import contextlib
 import time
 import warnings
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,6 +18,7 @@ from diffexp.apps import build
 from diffexp.apps.fit import quiet, settings
 from diffexp.denoiser import Denoiser
 from diffexp.module import DiffusionModule, StepLoader
+from diffexp.report.words import counted
 from diffexp.schedule import Schedule
 from diffexp.targets import Estimate
 
@@ -50,12 +53,19 @@ class Speed:
         seconds_per_answer: Of the network alone, without gradient.
         steps: How many training steps were timed.
         batch: Images in each: fewer than the run's where a whole batch would have taken seconds.
+        device: On what.
     """
 
     seconds_per_image: float
     seconds_per_answer: float
     steps: int
     batch: int
+    device: str
+
+    def said(self, batch_size: int) -> str:
+        """ "12 steps timed (cpu, 1 thread)", for a run of this batch size."""
+        of = f" of {self.batch} images" if self.batch != batch_size else ""
+        return f"{counted(self.steps, 'step')}{of} timed ({self.device})"
 
 
 def workload(cfg: DictConfig, parts: build.Problem, denoiser: Denoiser) -> Workload:
@@ -83,25 +93,54 @@ def step_flops(denoiser: Denoiser, parts: build.Problem, batch_size: int) -> int
     t = torch.full((few, 1, 1, 1), sum(parts.times.range(parts.schedule)) / 2, device=x0.device)
     # The fused kinds of attention are not all known to the counter; plain matrix products are.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        denoiser.predict(x0, _on_grid(parts.schedule, t)).square().mean().backward()
+        error = denoiser.predict(x0, _on_grid(parts.schedule, t)).square().mean()
+        cast(Any, error).backward()
     denoiser.network.zero_grad()
     return counter.get_total_flops() * batch_size // few
 
 
 def measured_speed(
-    cfg: DictConfig, parts: build.Problem, denoiser: Denoiser, where: torch.device, seconds: float = _SECONDS
+    cfg: DictConfig,
+    parts: build.Problem,
+    denoiser: Denoiser,
+    where: torch.device,
+    threads: int | None = None,
+    seconds: float = _SECONDS,
 ) -> Speed:
-    """Trains for some `seconds` after a warm-up, and asks the network without gradient for as long at most.
+    """Trains for some `seconds` after a warm-up, and asks the network without gradient for half as long.
 
-    The networks are not compiled for it. Nothing is written.
+    On a CPU with so many `threads`; None: as many as torch has. The networks are not compiled for it. Nothing is
+    written.
     """
+    with _threads(threads):
+        return _measured(cfg, parts, denoiser, where, seconds)
+
+
+def device_name(where: torch.device) -> str:
+    """As run.json has it."""
+    return torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu"
+
+
+def _measured(cfg: DictConfig, parts: build.Problem, denoiser: Denoiser, where: torch.device, seconds: float) -> Speed:
     batch = int(cfg.training.batch_size)
     began = time.perf_counter()
     _train(cfg, parts, denoiser, where, 1, 0.0, warm_up=0)
     alone = time.perf_counter() - began  # with all that a first step must set up
     batch = max(1, min(batch, int(batch if alone < 1 else seconds / alone * 4)))
     pace, steps = _train(cfg, parts, denoiser, where, batch, seconds, _WARM_UP)
-    return Speed(pace / batch, _answer_seconds(parts, denoiser, where, batch, seconds / 2), steps, batch)
+    answer = _answer_seconds(parts, denoiser, where, batch, seconds / 2)
+    on = device_name(where) if where.type == "cuda" else f"cpu, {counted(torch.get_num_threads(), 'thread')}"
+    return Speed(pace / batch, answer, steps, batch, on)
+
+
+@contextlib.contextmanager
+def _threads(number: int | None) -> Generator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _train(
@@ -156,7 +195,7 @@ class _Stopwatch(pl.Callback):
 @torch.no_grad()
 def _answer_seconds(parts: build.Problem, denoiser: Denoiser, where: torch.device, batch: int, seconds: float) -> float:
     """Seconds of an answer about one image, `batch` at a time."""
-    denoiser.to(where).eval()
+    denoiser = denoiser.to(where).eval()
     x = torch.zeros(batch, *parts.data.image_shape, device=where)
     t = _on_grid(parts.schedule, torch.full((batch, 1, 1, 1), 0.5, device=where))
     denoiser.predict(x, t)
