@@ -75,7 +75,7 @@ class Planner:
         if key not in self._known:
             self._known[key] = len(self.plan.costs)
             self.plan.costs.append(self._cost(cfg, chosen, work(config)))
-        state, seen = _stands(directory.path, images, int(cfg.checkpoint.every_n_steps) * int(cfg.training.batch_size))
+        state, seen = _stands(directory.path, images)
         self.plan.jobs.append(Job(str(directory.path), state, seen, self._known[key]))
 
     def _launcher(self) -> None:
@@ -147,7 +147,7 @@ class Planner:
         return self._speeds[key]
 
 
-def _stands(path: Path, images: int, checkpointed: int) -> tuple[str, float]:
+def _stands(path: Path, images: int) -> tuple[str, float]:
     """What the command would find there, and how many images need not be seen again."""
     from diffexp.states import state_of
     from diffexp.studies import Run
@@ -161,8 +161,16 @@ def _stands(path: Path, images: int, checkpointed: int) -> tuple[str, float]:
     if not (path / "checkpoints" / "last.ckpt").is_file():
         seen = 0.0
     elif found in ("stopped", "failed"):  # goes on from its last checkpoint
-        seen = seen // checkpointed * checkpointed
+        every = _images_between_checkpoints(run.config)
+        seen = seen // every * every
     return ("failed" if found == "failed" else "resumable"), min(seen, images)
+
+
+def _images_between_checkpoints(config: Mapping[str, Any]) -> float:
+    try:
+        return max(1.0, float(config["checkpoint"]["every_n_steps"]) * float(config["training"]["batch_size"]))
+    except (KeyError, TypeError, ValueError):  # edited by hand
+        return 1.0
 
 
 def _estimated_bytes(cfg: "DictConfig", parts: "Problem", parameters: int, denoiser: "Denoiser") -> dict[str, float]:
@@ -170,9 +178,9 @@ def _estimated_bytes(cfg: "DictConfig", parts: "Problem", parameters: int, denoi
     tensors = len(list(denoiser.network.parameters()))
     steps, every = int(cfg.trainer.max_steps), cfg.sampling.every
     pictures = 3 + (steps // int(every) if every else 0)
-    validations = steps // int(cfg.validation.every) + 2
+    validations = -(-steps // int(cfg.validation.every)) + 1
     return {
         "checkpoints": 16.0 * parameters + 4 * 450 * tensors,
         "samples": float(pictures * int(cfg.sampling.grid) * math.prod(parts.data.image_shape)),
-        "metrics": 140.0 * (steps // int(cfg.training.log_every) + 1) + 3_000.0 * validations + 8_000,
+        "metrics": 140.0 * (steps // int(cfg.training.log_every) + 1) + 2_500.0 * validations + 7_000,
     }

@@ -100,7 +100,7 @@ def _cells(plan: Plan, index: int) -> list[str]:
         str(cost.batch_size),
         str(sum(job.cost == index for job in plan.jobs)),
         f"{cost.parameters:,}",
-        scaled(cost.flops_per_step),
+        scaled(float(cost.flops_per_step)),
         f"{cost.images:,}",
         clock(cost.seconds),
         visible(cost.timed),
@@ -111,8 +111,8 @@ def _sums(plan: Plan) -> Iterator[str]:
     totals, devices = plan.totals(), sorted({cost.device for cost in plan.costs})
     if totals["runs"]:
         line = (
-            f"to do: {counted(totals['runs'], 'run')}, {totals['images']:,.0f} images, {scaled(totals['flops'])}FLOPs, "
-            f"{clock(totals['seconds'])} of {' and '.join(devices)}"
+            f"to do: {counted(totals['runs'], 'run')}, {totals['images']:,.0f} images, "
+            f"{scaled(float(totals['flops']))}FLOPs, {clock(totals['seconds'])} of {' and '.join(devices)}"
         )
         if plan.at_a_time > 1:
             line += f"; about {clock(totals['wall_seconds'])} with {plan.at_a_time} jobs at a time ({plan.launcher})"
@@ -124,7 +124,8 @@ def _sums(plan: Plan) -> Iterator[str]:
         yield "to do: nothing"
     parts = ", ".join(f"{name} {size(value)}" for name, value in totals["bytes"].items())
     sized = sorted({cost.sized for cost in plan.costs})
-    yield f"disk: {size(sum(totals['bytes'].values()))} for all runs ({parts}; {', '.join(sized)}; without loggers)"
+    whole = sum(totals["bytes"].values(), 0.0)
+    yield f"disk: {size(whole)} for all runs ({parts}; {', '.join(sized)}; without loggers)"
 
 
 def scaled(value: float) -> str:
