@@ -74,6 +74,13 @@ def test_settings_of_the_commands_that_take_up_a_run_are_completed(environment: 
     assert set(sampler) == {"sampler.", "sampler=", "sampling."}
 
 
+def test_targets_to_be_explained_are_completed_one_after_the_other(environment: dict[str, str]) -> None:
+    keys, second = completed(environment, "diffexp explain ", "diffexp explain target=v,scal")
+    assert {"target=", "data=", "against=", "out=", "nodes="} <= set(keys)
+    assert not {"logger=", "sampler=", "experiment="} & set(keys)
+    assert second == ["v,scaled_noise"]
+
+
 def test_a_run_is_completed_as_a_path_and_then_its_own_settings(environment: dict[str, str], tmp_path: Path) -> None:
     run = tmp_path / "runs" / "s" / "v-native" / "seed=0"
     run.mkdir(parents=True)

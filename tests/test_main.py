@@ -64,6 +64,7 @@ def refused(app: App, capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ("train --help hydra/help=train", "\ndata: "),
         ("sample --help", "\nsampler: "),
         ("evaluate --help", "\nmetric: "),
+        ("explain --help", "\ntarget: "),
     ],
 )
 def test_help_says_what_there_is_and_loads_nothing_heavy(command: str, said: str) -> None:

@@ -142,7 +142,7 @@ def test_help_names_every_setting_and_no_group_that_is_not_taken(
     assert keys >= {"run", "out", "sampling", "sampler", "trainer"}
     assert all(re.search(rf"\b{key}[=.]", told) for key in keys), told
     groups = set(re.findall(r"^(\w+): ", told, re.M)) - {"usage"}
-    assert groups == ({"sampler"} if command == "sample" else {"sampler", "metric"})
+    assert groups == ({"sampler"} if command == "sample" else {"sampler", "metric", "diagnostics"})
 
 
 REFUSED = {

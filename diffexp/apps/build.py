@@ -74,15 +74,21 @@ def problem(cfg: DictConfig, chosen: Mapping[str, str]) -> Problem:
     schedule = cast(Schedule, instantiate(cfg.schedule))
     target, weighting = cast(Target, instantiate(cfg.target)), cast(Weighting, instantiate(cfg.weighting))
     times, sampler = cast(Times, instantiate(cfg.times)), cast(Sampler, instantiate(cfg.sampler))
-    space = None if cfg.objective.space == "native" else _space(cfg)
-    objective = Objective(target, space, weighting)
+    objective = Objective(target, space(cfg), weighting)
     refuse_singular(cfg, chosen, objective, schedule, times, sampler)
     data = load_data(OmegaConf.to_yaml(cfg.data, resolve=True))
     return Problem(schedule, target, objective, times, sampler, cast(Metric, instantiate(cfg.metric)), data)
 
 
-def _space(cfg: DictConfig) -> Target:
+def space(cfg: DictConfig) -> Target | None:
+    """The target in whose units the loss is paid; None for each target's own.
+
+    Raises:
+        ValueError: There is no such target.
+    """
     name = str(cfg.objective.space)
+    if name == "native":
+        return None
     if name not in (there := choices("target")):
         raise ValueError(
             f"objective.space={name}: the loss is paid in the units of a target, and there is no {name}."

@@ -86,7 +86,7 @@ def quoted(text: str) -> str:
 
 def paths_quoted(argv: Sequence[str]) -> list[str]:
     """The arguments with `run=` and `out=` quoted: a run's directory is called seed=N, which Hydra would parse."""
-    plain = re.compile(r"(run|out)=([^'\"].*)")
+    plain = re.compile(r"(run|out)=(?!null$)([^'\"].*)")
     return [f"{match[1]}={quoted(match[2])}" if (match := plain.fullmatch(word)) else word for word in argv]
 
 

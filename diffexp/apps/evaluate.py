@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -26,12 +27,16 @@ def check(cfg: DictConfig) -> None:
 
 def evaluate(cfg: DictConfig) -> None:
     """Print the belief errors, bits/dim and the sample metrics, and write them as JSON."""
+    from hydra.utils import instantiate
+
     from diffexp.apps import build
     from diffexp.apps.bits import bits_per_dim
+    from diffexp.apps.diagnostics import Diagnostics
     from diffexp.apps.trained import trained
     from diffexp.files import write_text
     from diffexp.records import strict_json
 
+    diagnostics = cast(Diagnostics, instantiate(cfg.diagnostics))
     run = trained(cfg)
     held = run.parts.held_out(run.cfg.validation, run.cfg.sampling.t_start)
     found = held.measure(run.denoiser)
@@ -46,6 +51,7 @@ def evaluate(cfg: DictConfig) -> None:
     out = Path(cfg.out or Path(cfg.run) / "evaluation.json")
     settings = {key: OmegaConf.to_container(run.cfg[key], resolve=True) for key in ("sampler", "metric")}
     settings["likelihood"] = OmegaConf.to_container(cfg.likelihood)
-    nfe = run.parts.sampler.nfe
-    write_text(out, strict_json({"step": run.step, "nfe": nfe, **settings, "metrics": found}, indent=2) + "\n")
+    told = {"step": run.step, "nfe": run.parts.sampler.nfe, **settings, "metrics": found}
+    told["diagnostics"] = diagnostics(run, out.parent)
+    write_text(out, strict_json(told, indent=2) + "\n")
     print(out)

@@ -23,26 +23,29 @@ def refuse_singular(
     objective: Objective,
     schedule: Schedule,
     times: Times,
-    sampler: Sampler,
+    sampler: Sampler | None,
 ) -> None:
-    """Refuse a target or a loss that is singular at a time that will be used.
+    """Refuse a target or a loss that is singular at a time that will be used, by training or by the sampler if any.
 
     Raises:
         ValueError: Names the time, and the targets that are fine there.
     """
     names = f"target={chosen['target']} on schedule={chosen['schedule']}"
     trained = _trained(times, schedule)
-    walk = sampler.times(schedule)
-    schedule.log_snr(walk.reshape(-1, 1, 1, 1))  # the last time too must exist
-    sampled = walk[:-1].reshape(-1, 1, 1, 1)
-    for used, t in (("times.t_min to times.t_max", trained), ("the sampler's times", sampled)):
+    sampling = " and sampling.t_start= (sampling)" if sampler else ""
+    uses = {"times.t_min to times.t_max": trained}
+    if sampler:
+        walk = sampler.times(schedule)
+        schedule.log_snr(walk.reshape(-1, 1, 1, 1))  # the last time too must exist
+        uses["the sampler's times"] = walk[:-1].reshape(-1, 1, 1, 1)
+    for used, t in uses.items():
         bad = t[_singular(objective.target, schedule, t)]
         if bad.numel():
             fine = [name for name in choices("target") if _fine(name, cfg, schedule, t)]
             raise ValueError(
                 f"{names}: near t = {bad.flatten()[0].item():g}, one of {used}, the target says nothing about x0 "
                 f"or eps (its gain there is 0 or infinite). Fine on them: {', '.join(fine) or 'no target'}. Or keep "
-                "off it with times.t_min=, times.t_max= (training) and sampling.t_start= (sampling)."
+                f"off it with times.t_min=, times.t_max= (training){sampling}."
             )
     scale = objective.scale(schedule, trained)
     unusable = trained[~scale.isfinite() | (scale < 0)]

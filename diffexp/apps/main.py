@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from diffexp import __version__
 
 COMMANDS = {
+    "explain": "say before training how good a prediction could be",
     "train": "train one network, or a whole sweep of them",
     "sample": "draw images from a trained network",
     "evaluate": "measure a trained network again",
@@ -37,6 +38,7 @@ commands:
   diffexp --version
 
 examples:
+  diffexp explain target=step_noise,epsilon data=digits
   diffexp train experiment=quick
   diffexp train -m target=epsilon,scaled_noise,x0,score seed=0,1,2 data=cifar10
   eval "$(diffexp completion bash)"

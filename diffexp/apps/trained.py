@@ -1,5 +1,6 @@
 """A trained run, taken up again from its directory."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +23,7 @@ class Trained:
     Attributes:
         cfg: The run's configuration, with what the command line replaced.
         step: Training steps behind the weights.
+        record: Its run.json.
     """
 
     cfg: DictConfig
@@ -29,6 +31,7 @@ class Trained:
     denoiser: Denoiser
     device: torch.device
     step: int
+    record: Mapping[str, Any]
 
     def samples(self) -> Samples:
         """Its samples, from the same noise as every other run's."""
@@ -56,7 +59,8 @@ def trained(cfg: DictConfig) -> Trained:
     weights = {k.removeprefix("ema."): v for k, v in checkpoint["state_dict"].items() if k.startswith("ema.")}
     averaged.load_state_dict(weights)
     denoiser.network = averaged.network
-    return Trained(replaced, parts.to(where), denoiser, where, int(checkpoint["global_step"]))
+    step = int(checkpoint["global_step"])
+    return Trained(replaced, parts.to(where), denoiser, where, step, run.record)
 
 
 def _checkpoint(path: Path, own: Any) -> dict[str, Any]:

@@ -38,10 +38,7 @@ class Look:
 
 def look(rows: Sequence[Row]) -> Look:
     """Colour and marker by target, the same in every study for the targets we know; dash by all else."""
-    others = [target for target in dict.fromkeys(row.target for row in rows) if target not in TARGETS]
-    unused = [TARGETS.index(t) for t in reversed(TARGETS) if t not in {row.target for row in rows}]
-    place = {target: index for index, target in enumerate(TARGETS)}
-    place |= dict(zip(others, itertools.cycle(unused or range(len(TARGETS))), strict=False))
+    place = _places([row.target for row in rows])
     rest = {row.name: tuple(row.choices.get(key) for key in row.keys if key != "target") for row in rows}
     kinds = list(dict.fromkeys(rest.values()))
     return Look(
@@ -49,6 +46,20 @@ def look(rows: Sequence[Row]) -> Look:
         {row.name: _MARKERS[place[row.target]] for row in rows},
         {name: _DASHES[kinds.index(kind) % len(_DASHES)] for name, kind in rest.items()},
     )
+
+
+def target_colours(targets: Sequence[str]) -> dict[str, str]:
+    """The colour that each of these targets has in every figure."""
+    place = _places(targets)
+    return {target: _COLOURS[place[target]] for target in targets}
+
+
+def _places(targets: Sequence[str]) -> dict[str, int]:
+    """The targets that we know each at its own place, others where there is room."""
+    others = [target for target in dict.fromkeys(targets) if target not in TARGETS]
+    unused = [TARGETS.index(target) for target in reversed(TARGETS) if target not in targets]
+    place = {target: index for index, target in enumerate(TARGETS)}
+    return place | dict(zip(others, itertools.cycle(unused or range(len(TARGETS))), strict=False))
 
 
 def drawn(rows: Sequence[Row]) -> list[tuple[Row, Run]]:

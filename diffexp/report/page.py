@@ -1,22 +1,20 @@
 """report.html: one file that explains a study to somebody who was not there.
 
-Nothing is fetched: plotly.js is inside once, images are data URIs, links lead into the page and to the run
-directories beside it. Every word that comes from a run is escaped.
+Images are data URIs, links lead into the page and to the run directories beside it. Every word that comes from a run
+is escaped.
 """
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from html import escape
-from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any, cast
 
-from diffexp.records import strict_json
 from diffexp.report.curves import read_curves
+from diffexp.report.document import document, figure_blocks
 from diffexp.report.facts import choosing, facts
 from diffexp.report.failures import failures
-from diffexp.report.figures import Figure, all_figures
+from diffexp.report.figures import all_figures
 from diffexp.report.grids import samples
 from diffexp.report.links import link, row_anchor, run_anchor
 from diffexp.report.look import Look, drawn, look
@@ -46,26 +44,13 @@ def write_page(summary: Summary, folder: Path) -> str:
             *_opening(summary),
             *_results(summary, style),
             *_reasons(summary),
-            *_figures(figures),
+            *figure_blocks(figures),
             *samples(summary, folder),
             *_settings(summary),
             *_runs(summary, folder, style),
         ]
     )
-    drawings = {f.name: [{"data": v.data, "layout": v.layout} for v in f.variants] for f in figures}
-    here = resources(__package__ or "diffexp.report")
-    return "".join(
-        [
-            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n',
-            f"<title>{escape(summary.study)}: {escape(question(summary))}</title>\n",
-            f"<style>\n{here.joinpath('page.css').read_text()}</style>\n</head>\n",
-            f"<body>\n<main>\n{body}\n</main>\n",
-            f"<script>{_plotly()}</script>\n" if figures else "",
-            f'<script type="application/json" id="drawings">{_script_json(drawings)}</script>\n',
-            f"<script>\n{here.joinpath('page.js').read_text()}</script>\n</body>\n</html>\n",
-        ]
-    )
+    return document(f"{summary.study}: {question(summary)}", body, figures)
 
 
 def _opening(summary: Summary) -> Iterator[str]:
@@ -109,22 +94,6 @@ def _reasons(summary: Summary) -> Iterator[str]:
     for label, sentences in found.items():
         yield f"<li><b>{escape(label)}</b>: {escape(' '.join(sentences))}</li>"
     yield "</ul>"
-
-
-def _figures(figures: Sequence[Figure]) -> Iterator[str]:
-    if not figures:
-        return
-    yield ('<h2 id="figures">Figures</h2><noscript><p>The figures need JavaScript; the tables do not.</p></noscript>')
-    for figure in figures:
-        yield f"<figure><h3>{escape(figure.title)}</h3>"
-        if len(figure.variants) > 1:
-            yield '<div class="choose" role="group">'
-            for index, variant in enumerate(figure.variants):
-                yield (f'<button type="button" data-figure="{figure.name}" data-index="{index}" aria-pressed="false">')
-                yield f"{escape(variant.name)}</button>"
-            yield "</div>"
-        yield f'<div class="plot" id="plot-{figure.name}"></div>'
-        yield f"<figcaption>{escape(figure.caption)}</figcaption></figure>"
 
 
 def _settings(summary: Summary) -> Iterator[str]:
@@ -180,15 +149,3 @@ def _value(run: Run, key: str) -> str:
 def _list(entries: Mapping[str, str]) -> str:
     items = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in entries.items())
     return f'<dl class="settings">{items}</dl>'
-
-
-def _script_json(value: object) -> str:
-    """JSON that can stand inside a script element: no text in it can close the element."""
-    text = json.dumps(json.loads(strict_json(value)), separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _plotly() -> str:
-    from plotly.offline import get_plotlyjs  # pyright: ignore[reportMissingTypeStubs]
-
-    return get_plotlyjs().replace("</script", "<\\/script")

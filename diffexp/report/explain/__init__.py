@@ -1,0 +1,1 @@
+"""What `diffexp explain` found, in words, tables and figures."""
