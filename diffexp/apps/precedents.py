@@ -110,7 +110,7 @@ def _clocks(run: Run) -> list[tuple[float, float]]:
     """(images seen, seconds since the start) of every line that tells both."""
     return [
         (seen, elapsed)
-        for line in run.metrics()
+        for line in run.metrics("time/elapsed")
         if (seen := finite(line["images_seen"])) is not None
         and (elapsed := finite(line.get("time/elapsed"))) is not None
     ]
