@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check slurm bench clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -23,6 +23,11 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/python -m pytest -n 2
+
+# Sweeps on a real SLURM, started here and ended again: minutes, as root, with Debian's packages; skipped without.
+slurm: .venv/installed
+	tests/slurm/install.sh
+	DIFFEXP_TEST_SLURM=1 $(BIN)/python -m pytest -rs tests/slurm
 
 # Ratios measured in one run: a training step against a bare loop, start-up and report times.
 bench: .venv/installed

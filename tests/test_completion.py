@@ -76,7 +76,7 @@ def test_settings_of_the_commands_that_take_up_a_run_are_completed(environment: 
 
 def test_targets_to_be_explained_are_completed_one_after_the_other(environment: dict[str, str]) -> None:
     keys, second = completed(environment, "diffexp explain ", "diffexp explain target=v,scal")
-    assert {"target=", "data=", "against=", "out=", "nodes="} <= set(keys)
+    assert {"target=", "data=", "out=", "nodes="} <= set(keys)
     assert not {"logger=", "sampler=", "experiment="} & set(keys)
     assert second == ["v,scaled_noise"]
 
@@ -104,6 +104,15 @@ def test_choices_of_ones_own_folder_are_completed(environment: dict[str, str], t
         f"diffexp train --config-dir {tmp_path}/myconf seed=0,1 target=v,im",
     )  # fmt: skip
     assert found == [["image_minus_noise"], ["v,image_minus_noise"]]
+
+
+def test_check_completes_targets_and_schedules(environment: dict[str, str]) -> None:
+    every, target, schedule = completed(
+        environment, "diffexp check ", "diffexp check target=scaled", "diffexp check target=mine.Own schedule=rec"
+    )
+    assert {"target=", "schedule=", "times=", "out=", "sampling."} <= set(every)
+    assert not {"data=", "network=", "experiment=", "hydra."} & set(every)
+    assert (target, schedule) == (["scaled_noise"], ["rectified"])
 
 
 def test_loss_spaces_are_the_targets_and_native(environment: dict[str, str]) -> None:

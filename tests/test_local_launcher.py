@@ -180,11 +180,11 @@ def test_no_end_is_foretold_while_a_job_outlasts_the_others(tmp_path: Path, caps
     narrator = Narrator(logs, [0, 1, 2], ["a", "b", "c"], at_a_time=2)
     narrator.started(0)
     narrator.started(1)
-    narrator.ended(0, 0, 60.0)
+    narrator.ended(0, "done", 60.0)
     assert "(1 of 3, about 1 min 0 s left)" in capsys.readouterr().out  # b and then c, or side by side
     narrator.started(2)
     narrator.running = dict.fromkeys(narrator.running, 0.0)  # since long ago
-    narrator.ended(1, 0, 60.0)
+    narrator.ended(1, "done", 60.0)
     assert "(2 of 3, 1 still running)" in capsys.readouterr().out
 
 

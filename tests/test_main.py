@@ -62,6 +62,7 @@ def refused(app: App, capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ("--help", "usage: diffexp COMMAND"),
         ("--version", "diffexp "),
         ("train --help hydra/help=train", "\ndata: "),
+        ("check --help", "\nschedule: "),
         ("sample --help", "\nsampler: "),
         ("evaluate --help", "\nmetric: "),
         ("explain --help", "\ntarget: "),

@@ -229,6 +229,16 @@ def test_a_stopped_run_says_so_in_one_line(tmp_path: Path, sent: int, code: int)
     assert only_run(tmp_path).status == "interrupted"
 
 
+def test_a_schedulers_variables_make_no_rank_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As inside `srun --ntasks=2`: Lightning would refuse to be one process of two, and answer SIGUSR1 itself."""
+    for name, value in {"NTASKS": "2", "PROCID": "1", "LOCALID": "1", "JOB_ID": "7", "JOB_NAME": "train"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    before = signal.getsignal(signal.SIGUSR1)
+    assert train(tmp_path) == 0
+    assert only_run(tmp_path).status == "done"
+    assert signal.getsignal(signal.SIGUSR1) is before
+
+
 def test_going_on_from_another_runs_checkpoint_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(tmp_path, "-m", "target=epsilon,x0") == 0
     one, other = read_study(tmp_path / "s")

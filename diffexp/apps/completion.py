@@ -10,7 +10,7 @@ import sys
 from diffexp.apps.main import COMMANDS
 from diffexp.apps.report import FORMATS
 
-_HYDRA_COMMANDS = ("explain", "train", "plan", "sample", "evaluate")
+_HYDRA_COMMANDS = ("explain", "check", "plan", "train", "sample", "evaluate")
 _FLAGS = (
     "--help",
     "--multirun",

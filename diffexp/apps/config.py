@@ -77,6 +77,17 @@ def compose_choice(group: str, name: str, config: "DictConfig") -> "DictConfig":
     return OmegaConf.select(whole, key)
 
 
+def composed_with(*overrides: str) -> "DictConfig":
+    """This job's configuration, composed again with further overrides. Like `choices`, for use inside a job."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    job = HydraConfig.get()
+    words = [*job.overrides.task, *overrides, *_search_path()]
+    return GlobalHydra.instance().config_loader().load_configuration(job.job.config_name, words, RunMode.RUN)
+
+
 def quoted(text: str) -> str:
     """The text as a quoted value of Hydra's override grammar, whatever is in it."""
     from hydra.core.override_parser.types import Quote, QuotedString

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import cast
 
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
 from diffexp.apps.config import choices, compose_choice
+from diffexp.conditioning import singular, trained_times
 from diffexp.objective import Objective
 from diffexp.samplers import Sampler
 from diffexp.schedule import Schedule
@@ -31,7 +31,7 @@ def refuse_singular(
         ValueError: Names the time, and the targets that are fine there.
     """
     names = f"target={chosen['target']} on schedule={chosen['schedule']}"
-    trained = _trained(times, schedule)
+    trained = trained_times(times, schedule)
     sampling = " and sampling.t_start= (sampling)" if sampler else ""
     uses = {"times.t_min to times.t_max": trained}
     if sampler:
@@ -39,7 +39,7 @@ def refuse_singular(
         schedule.log_snr(walk.reshape(-1, 1, 1, 1))  # the last time too must exist
         uses["the sampler's times"] = walk[:-1].reshape(-1, 1, 1, 1)
     for used, t in uses.items():
-        bad = t[_singular(objective.target, schedule, t)]
+        bad = t[singular(objective.target, schedule, t)]
         if bad.numel():
             fine = [name for name in choices("target") if _fine(name, cfg, schedule, t)]
             raise ValueError(
@@ -65,7 +65,7 @@ def advice(
     space = chosen["target"] if cfg.objective.space == "native" else str(cfg.objective.space)
     elsewhere = published_elsewhere(objective.weighting, space)
     told = [elsewhere] if elsewhere else []
-    scale = objective.scale(schedule, _trained(times, schedule))
+    scale = objective.scale(schedule, trained_times(times, schedule))
     spread = (scale.max() / scale[scale > 0].min()).item()
     if not native and spread > 1e6:
         told.append(
@@ -75,24 +75,9 @@ def advice(
     return told
 
 
-def _trained(times: Times, schedule: Schedule) -> Tensor:
-    """The times that training can meet, increasing."""
-    ends = torch.tensor(times.range(schedule), dtype=torch.float64).reshape(-1, 1, 1, 1)
-    drawn = times(schedule, torch.arange(4096, dtype=torch.float64) / 4096)
-    return torch.cat([ends[:1], drawn, ends[1:]]).flatten().sort().values.reshape(-1, 1, 1, 1)
-
-
-def _singular(target: Target, schedule: Schedule, t: Tensor) -> Tensor:
-    """Where x0 and eps cannot be told from the target, or where its gain has just changed sign."""
-    gain, parts = target.gain(schedule, t), target.coefficients(schedule, t)
-    back = torch.cat([parts.b / gain, schedule.alpha(t) / gain, *parts], dim=1)
-    turned = torch.cat([torch.zeros_like(gain[:1]), gain[1:] * gain[:-1]]) < 0
-    return (~back.isfinite().all(1, keepdim=True)) | (gain == 0) | turned
-
-
 def _fine(name: str, cfg: DictConfig, schedule: Schedule, t: Tensor) -> bool:
     try:
         target = cast(Target, instantiate(compose_choice("target", name, cfg)))
-        return not _singular(target, schedule, t).any()
+        return not singular(target, schedule, t).any()
     except ValueError:
         return False

@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from omegaconf import DictConfig
 
 from diffexp.apps import build, loggers
@@ -102,7 +103,8 @@ def settings(where: torch.device) -> dict[str, Any]:
         "accelerator": where.type,
         "devices": [where.index] if where.type == "cuda" else 1,
         "logger": False,
-        "plugins": [AtomicCheckpoints()],
+        # From a scheduler's variables Lightning would take ranks and signal handlers; one run is one process.
+        "plugins": [AtomicCheckpoints(), LightningEnvironment()],
         "enable_checkpointing": False,
         "enable_progress_bar": False,
         "enable_model_summary": False,

@@ -14,6 +14,7 @@ from diffexp import __version__
 
 COMMANDS = {
     "explain": "say before training how good a prediction could be",
+    "check": "prove that a target is right, one of your own say",
     "plan": "say what a sweep would do and cost, without training it",
     "train": "train one network, or a whole sweep of them",
     "status": "say how the runs of a study are doing",

@@ -5,6 +5,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from diffexp.apps.main import TERMINATED
@@ -67,7 +68,8 @@ def prepare(cfg: DictConfig) -> None:
     """
     from diffexp.apps import build
 
-    if not finished(cfg):
+    elsewhere = str(HydraConfig.get().launcher._target_).endswith(".SlurmLauncher")  # ours, and that of Hydra's plugin
+    if not elsewhere and not finished(cfg):  # a node prepares for itself; a login node may be slow and have no GPU
         build.prepared_metric(cfg, build.problem(cfg, chosen_files()), build.device(cfg))
 
 

@@ -4,7 +4,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-_HYDRAS_LAST_WORDS = "Set the environment variable HYDRA_FULL_ERROR"
+# What a job's log says that the job did not: its command, Hydra's advice, the lines of submitit and srun.
+_OF_OTHERS = ("$ ", "Set the environment variable HYDRA_FULL_ERROR", "submitit ", "srun: ")
 
 
 def say(line: str) -> None:
@@ -37,11 +38,10 @@ class Narrator:
         self.running[index] = time.monotonic()
         say(f"#{self.numbers[index]} started: {self.names[index]}")
 
-    def ended(self, index: int, code: int, seconds: float) -> None:
-        """A job ended, with this exit code."""
+    def ended(self, index: int, state: str, seconds: float) -> None:
+        """A job ended, in this state."""
         del self.running[index]
         self.seconds.append(seconds)
-        state = "done" if code == 0 else f"FAILED (exit code {code})" if code > 0 else f"KILLED (signal {-code})"
         rest = f", {self._left()}" if self.done < len(self.logs) else ""
         say(
             f"#{self.numbers[index]} {state} in {duration(seconds)}: {self.names[index]} "
@@ -60,10 +60,12 @@ class Narrator:
 
 def _last_words(path: Path) -> str:
     """The last line that a job printed, on a line of its own."""
+    if not path.exists():  # it ended before it began
+        return ""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 4096))
         lines = file.read().decode(errors="replace").replace("\r", "\n").split("\n")
-    said = [line.strip() for line in lines if line.strip() and not line.startswith(("$ ", _HYDRAS_LAST_WORDS))]
+    said = [line.strip() for line in lines if line.strip() and not line.startswith(_OF_OTHERS)]
     return f"\n    {said[-1][:200]}" if said else ""
 
 

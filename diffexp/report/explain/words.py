@@ -44,9 +44,7 @@ def optimum_of(found: "Explanation") -> str:
 def whose_floor(found: "Explanation") -> str:
     """What the optimum stands for, and what it does not."""
     if found.images is None:
-        return (
-            f"The density of {found.data} is known, so the optimum is the population's own: no network can do better."
-        )
+        return "The density of this data is known, so the optimum is the population's own: no network can do better."
     n = f"{found.images:,}"
     told = (
         f"The optimum is the floor of these {n} training images: what a network that knew them by heart would reach. "

@@ -1,0 +1,188 @@
+"""From the overrides of each job of a sweep to the command that runs it: this program again, for that job alone."""
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.utils import JobReturn, JobStatus, filter_overrides, setup_globals
+from hydra.errors import CompactHydraException
+from hydra.types import HydraContext
+from hydra.utils import get_method
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from hydra_plugins.diffexp_local_launcher._narrator import say
+
+# A job is one run, so what told the sweep how to run many is left out of its command.
+_OF_THE_SWEEP = ("hydra.mode", "hydra.launcher", "hydra.sweeper", "hydra.sweep.dir", "hydra.run.dir")
+
+
+class JobError(CompactHydraException):
+    """Jobs of a sweep ended with an exit code other than 0. Hydra prints its text without a traceback."""
+
+
+class Sweep(Protocol):
+    """What is needed of a launcher: the sweep's own configuration, and the application's word on what is finished."""
+
+    config: DictConfig
+    hydra_context: HydraContext
+    skip: str | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A job that needs to run.
+
+    Attributes:
+        number: Its number in the sweep.
+        name: Its overrides, as a person would read them.
+        command: The program and its arguments.
+        environment: What the job's configuration sets (`hydra.job.env_set`).
+        outcome: What Hydra will be told.
+    """
+
+    number: int
+    name: str
+    command: Sequence[str]
+    environment: dict[str, str]
+    outcome: JobReturn
+
+    def end(self, error: JobError | None) -> None:
+        """Records how it ended."""
+        self.outcome.status = JobStatus.FAILED if error else JobStatus.COMPLETED
+        if error:
+            self.outcome.return_value = error
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A launch.
+
+    Attributes:
+        folder: The sweep's own.
+        outcomes: Of every job, in order, for Hydra.
+        runs: The jobs that are not finished already.
+    """
+
+    folder: Path
+    outcomes: list[JobReturn]
+    runs: list[Run]
+
+
+def plan(launcher: Sweep, job_overrides: Sequence[Sequence[str]], first: int) -> Plan:
+    """What is to be run for these jobs; of those that are finished already, a line is printed.
+
+    Args:
+        launcher: The sweep's settings.
+        job_overrides: The overrides of each job.
+        first: The number of the first of them in the sweep.
+
+    Raises:
+        JobError: The program cannot be started again as it was.
+    """
+    setup_globals()
+    sweep: Any = launcher.config
+    folder = Path(os.path.abspath(str(sweep.hydra.sweep.dir)))  # noqa: PTH100
+    outcomes = [
+        _composed(launcher, list(overrides), first + index, folder) for index, overrides in enumerate(job_overrides)
+    ]
+    program: list[str] = []
+    runs: list[Run] = []
+    for overrides, outcome in zip(job_overrides, outcomes, strict=True):
+        assert outcome.hydra_cfg is not None
+        number, name = int(outcome.hydra_cfg.hydra.job.num), " ".join(filter_overrides(overrides))
+        outcome.status, outcome.return_value = JobStatus.COMPLETED, None
+        if line := finished(launcher, outcome):
+            say(f"#{number} skipped: {name}\n    {line}")
+            continue
+        program = program or [*program_again(), *_search_path(sweep)]
+        own: dict[str, str] = {key: str(value) for key, value in outcome.hydra_cfg.hydra.job.env_set.items()}
+        runs.append(Run(number, name, [*program, *_overrides(outcome, folder)], own, outcome))
+    return Plan(folder, outcomes, runs)
+
+
+def finished(launcher: Sweep, job: JobReturn) -> str | None:
+    """What the application says of a job that needs no process; None where it must run."""
+    if launcher.skip is None or job.hydra_cfg is None:
+        return None
+    HydraConfig.instance().set_config(job.hydra_cfg)
+    return get_method(launcher.skip)(job.cfg)
+
+
+def program_again() -> list[str]:
+    """The command that started this program, up to where Hydra's arguments begin.
+
+    Hydra reads `sys.argv[1:]`, so what stands before that in the command line is the program:
+    `python my_app.py`, `python -m pkg.app`, `/bin/console-script subcommand`.
+
+    Raises:
+        JobError: The arguments were not those of this process (a notebook, a test).
+    """
+    arguments = sys.argv[1:]
+    before = sys.orig_argv[: len(sys.orig_argv) - len(arguments)]
+    if [*before, *arguments] != sys.orig_argv:
+        raise JobError(
+            "this launcher starts this program again for every job, but its arguments "
+            f"{arguments} are not those of its command line {sys.orig_argv}. Use hydra/launcher=basic here."
+        )
+    return [sys.executable, *before[1:]]
+
+
+def _search_path(sweep: DictConfig) -> list[str]:
+    """The flags of this command line that say where configurations lie."""
+    args = get_args_parser().parse_intermixed_args(sys.argv[1:])
+    flags = {"--config-path": args.config_path, "--config-name": args.config_name}
+    if args.config_dir is not None:
+        flags["--config-dir"] = os.path.join(sweep.hydra.runtime.cwd, args.config_dir)  # noqa: PTH118
+    return [f"{flag}={value}" for flag, value in flags.items() if value is not None]
+
+
+def _composed(launcher: Sweep, overrides: list[str], number: int, folder: Path) -> JobReturn:
+    """What Hydra will know of the job, but for its outcome."""
+    job: Any = launcher.hydra_context.config_loader.load_sweep_config(launcher.config, overrides)
+    with open_dict(job.hydra.job):
+        job.hydra.job.num = number
+        job.hydra.job.id = str(number)
+    HydraConfig.instance().set_config(job)
+    directory = str(folder / str(job.hydra.sweep.subdir))
+    with read_write(job.hydra.runtime), open_dict(job.hydra.runtime):
+        job.hydra.runtime.output_dir = directory
+    return JobReturn(
+        overrides=overrides,
+        cfg=OmegaConf.masked_copy(job, [key for key in job if key != "hydra"]),
+        hydra_cfg=OmegaConf.masked_copy(job, ["hydra"]),
+        working_dir=directory,
+        task_name=job.hydra.job.name,
+    )
+
+
+def _overrides(job: JobReturn, folder: Path) -> list[str]:
+    """The job's overrides as those of a single run that writes where the sweep would."""
+    assert job.hydra_cfg is not None
+    hydra: DictConfig = job.hydra_cfg.hydra
+    typed: list[str] = [*hydra.overrides.hydra, *hydra.overrides.task]
+    kept = [
+        str(override.input_line)
+        for override in OverridesParser.create().parse_overrides(typed)
+        if not f"{override.key_or_group.replace('/', '.')}.".startswith(tuple(f"{key}." for key in _OF_THE_SWEEP))
+    ]
+    return [
+        *kept,
+        "hydra.mode=RUN",
+        f"hydra.job.num={hydra.job.num}",
+        f"hydra.job.id={hydra.job.id}",
+        f"hydra.sweep.dir={_quoted(folder)}",
+        f"hydra.run.dir={_quoted(job.working_dir)}",
+    ]
+
+
+def _quoted(path: object) -> str:
+    plain = re.fullmatch(r"[\w/.-]+", str(path), re.ASCII)
+    return str(path) if plain else QuotedString(str(path), Quote.double).with_quotes()

@@ -1,0 +1,86 @@
+"""What SLURM's controller says of the jobs of one submission."""
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+#: A job in one of these has ended for good; all others may still run.
+ENDED = {
+    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED",
+    "TIMEOUT",
+}  # fmt: skip
+
+#: Why a job waits that will not start unless somebody changes it or the cluster.
+NEVER = {
+    "BadConstraints", "DependencyNeverSatisfied", "InvalidAccount", "InvalidQOS", "JobHeldAdmin", "PartitionConfig",
+    "PartitionNodeLimit", "PartitionTimeLimit", "launch failed requeued held",
+}  # fmt: skip
+
+
+class SilentError(Exception):
+    """The controller has not answered for a long time; its text is what squeue said last."""
+
+
+@dataclass(frozen=True)
+class State:
+    """A job's state in SLURM's words (PENDING, RUNNING, ...), and why it waits."""
+
+    name: str
+    reason: str
+
+
+def states(job: str) -> dict[str, State] | str:
+    """The state of each element of a job array (`12_0`) or of a job (`12`), or why there is no answer.
+
+    Those that the controller has forgotten, `MinJobAge` seconds after their end, are not in it.
+    """
+    command = ["squeue", "--noheader", "--array", "--states=all", f"--jobs={job}", "--format=%i|%T|%r"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    if done.returncode and "Invalid job id" not in done.stderr:
+        return done.stderr.strip()
+    rows = [line.split("|", 2) for line in done.stdout.splitlines()]
+    return {job: State(name, reason) for job, name, reason in rows}
+
+
+def cancel(job: str) -> None:
+    """Takes a job, or one element of an array, out of the queue, if the controller can be had."""
+    _tell("scancel", job)
+
+
+def requeue(job: str) -> None:
+    """Ends a job and puts it back into the queue, if the controller can be had."""
+    _tell("scontrol", "requeue", job)
+
+
+def _tell(*command: str) -> None:
+    with suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(command, capture_output=True, timeout=60)
+
+
+def watched(
+    ask: Callable[[], Mapping[str, State] | str], every: float, patience: float = 600.0
+) -> Iterator[Mapping[str, State]]:
+    """What `ask` answers, again and again, for as long as it is taken.
+
+    Args:
+        ask: Answers with the states, or with the reason why it cannot.
+        every: Seconds between two questions.
+        patience: Seconds without an answer before giving up; a controller may be restarted meanwhile.
+
+    Raises:
+        SilentError: There was no answer for so long.
+    """
+    heard = time.monotonic()
+    while True:
+        answer = ask()
+        if not isinstance(answer, str):
+            heard = time.monotonic()
+            yield answer
+        elif time.monotonic() - heard > patience:
+            raise SilentError(answer)
+        time.sleep(every)
