@@ -151,7 +151,10 @@ def test_what_finished_runs_took_is_what_another_will_take(tmp_path: Path, capsy
         after.append(max(0.0, whole.total_seconds() - elapsed[-1]))
     assert cost["timed"] == cost["sized"] == "4 finished"
     assert cost["seconds_per_run"] == pytest.approx(64 * median(paces) + min(after), rel=1e-9)
-    size = lambda folder: [sum(f.stat().st_size for f in (run.path / folder).iterdir()) for run in runs]  # noqa: E731
+
+    def size(folder: str) -> list[int]:
+        return [sum(file.stat().st_size for file in (run.path / folder).iterdir()) for run in runs]
+
     assert cost["bytes_per_run"]["checkpoints"] == sum(size("checkpoints")) / 4
     assert cost["bytes_per_run"]["samples"] == sum(size("samples")) / 4
     longer = planned(capsys, "trainer.max_steps=40", "study=another")["configurations"][0]
@@ -195,7 +198,10 @@ def test_every_state_is_told_and_only_what_is_left_is_counted(
 ) -> None:
     sweep = ("-m", "seed=0,1,2,3,4,5")
     assert main(["train", "-m", *WORDS, "seed=0,1,2,3,4", "checkpoint.every_n_steps=2"]) == 0
-    record = lambda seed: next(tmp_path.glob(f"runs/s/*/seed={seed}/run.json"))  # noqa: E731
+
+    def record(seed: int) -> Path:
+        return next(tmp_path.glob(f"runs/s/*/seed={seed}/run.json"))
+
     change_record(record(1), status="diverged", images_seen=32)
     change_record(record(2), status="failed", images_seen=48, error="why")  # since its last checkpoint, at 32
     change_record(record(3), status="running", images_seen=32)
