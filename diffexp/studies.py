@@ -91,20 +91,22 @@ class Run:
         except (OSError, ValueError):
             return {}
 
-    def metrics(self) -> list[dict[str, float | None]]:
+    def metrics(self, telling: str = "") -> list[dict[str, float | None]]:
         """The lines of metrics.jsonl merged by `images_seen`, in its order; what was written last wins.
+
+        With `telling`, only the lines that tell that metric: to pass over the others unread is ten times as fast.
 
         Lines that are not a JSON object with `images_seen` are passed over: the last may be half written.
         Read afresh on each call, so that a large study need not be in memory at once. Non-finite numbers are
         None.
         """
-        file = self.file("metrics.jsonl")
+        file, wanted = self.file("metrics.jsonl"), telling.encode()
         merged: dict[float, dict[str, float | None]] = {}
         if file is None or file.stat().st_size > LARGEST_METRICS:
             return []
         with file.open("rb") as lines:
             for line in lines:
-                values = parse_json(line)
+                values = parse_json(line) if wanted in line else None
                 images_seen = finite(values.get("images_seen")) if values else None
                 if values is None or images_seen is None:
                     continue

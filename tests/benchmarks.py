@@ -1,12 +1,11 @@
 """What the framework costs, as ratios measured in one run: `make bench`.
 
-python tests/benchmarks.py [step] [start] [report] [survival]
+python tests/benchmarks.py [step] [start] [report] [many] [survival]
 """
 
 import itertools
 import logging
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -111,7 +110,14 @@ def _step_times(preset: str, batch: int, steps: int) -> tuple[float, float]:
 def bench_start() -> None:
     """How long a person waits for help."""
     program = Path(sys.executable).parent / "diffexp"
-    for words in (["--help"], ["train", "--help"], ["sample", "--help"], ["report", "--help"]):
+    for words in (
+        ["--help"],
+        ["train", "--help"],
+        ["sample", "--help"],
+        ["report", "--help"],
+        ["plan", "--help"],
+        ["status", "--help"],
+    ):
         times: list[float] = []
         for _ in range(5):
             began = time.perf_counter()
@@ -124,15 +130,32 @@ def bench_report() -> None:
     """The report of a study of 100 runs, all outputs."""
     from synthetic import write_study
 
-    folder = Path(tempfile.mkdtemp())
-    try:
-        study = write_study(folder, seeds=range(20))  # five targets
-        began = time.perf_counter()
-        program = Path(sys.executable).parent / "diffexp"
-        subprocess.run([program, "report", study], check=True, stdout=subprocess.DEVNULL)
-        print(f"report on 100 runs: {time.perf_counter() - began:.2f} s (at most 5)")
-    finally:
-        shutil.rmtree(folder)
+    with tempfile.TemporaryDirectory() as folder:
+        study = write_study(Path(folder), seeds=range(20))  # five targets
+        seconds, _ = _taken("report", study)
+        print(f"report on 100 runs: {seconds:.2f} s (at most 5)")
+
+
+def bench_many() -> None:
+    """A study of 1,000 runs: its report, all outputs, and its status."""
+    from synthetic import write_study
+
+    with tempfile.TemporaryDirectory() as folder:
+        study = write_study(Path(folder), seeds=range(20), rates=[k * 1e-4 for k in range(1, 11)])
+        for words in (["report"], ["status"], ["status", "--json"]):
+            seconds, gib = _taken(*words, study)
+            print(f"{' '.join(words)} on 1,000 runs: {seconds:.2f} s (at most 10), {gib:.2f} GiB (at most 1)")
+
+
+def _taken(*words: object) -> tuple[float, float]:
+    """Seconds and peak GiB of one command."""
+    program, began = str(Path(sys.executable).parent / "diffexp"), time.perf_counter()
+    process = subprocess.Popen([program, *map(str, words)], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"diffexp {' '.join(map(str, words))} ended with {process.returncode}")
+    return time.perf_counter() - began, usage.ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def bench_survival() -> None:
@@ -171,14 +194,11 @@ def bench_survival() -> None:
     timed(Journal, "write", "metrics and records")
     for name in ("claim", "write_record", "remove_parts", "forget_metrics_after"):
         timed(RunDirectory, name, "metrics and records")
-    folder = tempfile.mkdtemp()
-    words = ["train", f"root={folder}", "study=s", "data=digits", "metric=none", "logger=none"]
-    try:
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["train", f"root={folder}", "study=s", "data=digits", "metric=none", "logger=none"]
         began = time.perf_counter()
         code = main.main([*words, "trainer.max_steps=2000", "validation.every=500", "checkpoint.every_n_steps=500"])
         seconds = time.perf_counter() - began
-    finally:
-        shutil.rmtree(folder)
     assert code == 0
     parts = ", ".join(f"{label} {1e3 * part:.0f} ms" for label, part in spent.items())
     print(f"survival: {sum(spent.values()):.2f} s of a run of {seconds:.0f} s ({parts})")
@@ -186,6 +206,7 @@ def bench_survival() -> None:
 
 
 if __name__ == "__main__":
-    known = {"step": bench_step, "start": bench_start, "report": bench_report, "survival": bench_survival}
+    known = {"step": bench_step, "start": bench_start, "report": bench_report, "many": bench_many}
+    known["survival"] = bench_survival
     for name in sys.argv[1:] or known:
         known[name]()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from small_conf import write
 
-from diffexp.apps import report
+from diffexp.apps import report, status
 from diffexp.apps.main import COMMANDS, main
 
 SCRIPT = """
@@ -137,6 +137,23 @@ def test_report_completes_studies_and_its_flags(
     with pytest.raises(SystemExit):
         report.main(["--help"])
     assert set(flags) == set(re.findall(r"--[a-z]+", capsys.readouterr().out.partition("options:")[2])) - {"--format "}
+
+
+def test_status_completes_as_report_does_and_plan_as_train(
+    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for study in ("runs/quick", "other/third"):
+        (tmp_path / study).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    begun, root, flags, choice, flag = completed(
+        environment, "diffexp status qu", "diffexp status --root other ", "diffexp status --",
+        "diffexp plan -m seed=0,1 target=eps", "diffexp plan --j",
+    )  # fmt: skip
+    assert (begun, root, choice, flag) == (["quick"], ["third"], ["epsilon"], ["--json"])
+    with pytest.raises(SystemExit):
+        status.main(["--help"])
+    lines = capsys.readouterr().out.partition("options:")[2].splitlines()
+    assert set(flags) == {found[1] for line in lines if (found := re.match(r"  (?:-h, )?(--[a-z]+)", line))}
 
 
 def test_the_tab_key_completes_a_choice(environment: dict[str, str]) -> None:

@@ -19,13 +19,14 @@ LAYERS = [
     {"module", "gradients", "examination"},
     {"consequences"},
     {"runs", "studies"},
+    {"states"},
     {"callbacks"},
     {"report"},
     {"apps"},
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 ONLY_IN_APPS = {"hydra", "omegaconf", "wandb"}
-WITHOUT_TORCH = {"heartbeat", "runs", "studies", "records", "report", "files"}
+WITHOUT_TORCH = {"heartbeat", "runs", "states", "studies", "records", "report", "files"}
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p.name not in ("__init__.py", "__main__.py"))
 
 

@@ -93,3 +93,13 @@ def test_reading_and_reporting_need_no_torch_and_no_logger(tmp_path: Path) -> No
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.splitlines()[-1] == "0 []"
     assert (study / "report.html").exists()
+
+
+def test_the_lines_that_tell_a_metric_are_those_of_all_lines_that_do(tmp_path: Path) -> None:
+    write_run(tmp_path, "s", "v", 0, lines=7, validations=3)
+    (run,) = read_study(tmp_path / "s")
+    every = [line for line in run.metrics() if "val/belief_eps" in line]
+    told = run.metrics("val/belief_eps")
+    assert len(told) == 3
+    assert [{key: all_of[key] for key in line} for line, all_of in zip(told, every, strict=True)] == told
+    assert len(run.metrics("val/nothing")) == 0

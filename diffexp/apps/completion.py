@@ -10,7 +10,7 @@ import sys
 from diffexp.apps.main import COMMANDS
 from diffexp.apps.report import FORMATS
 
-_HYDRA_COMMANDS = ("explain", "check", "train", "sample", "evaluate")
+_HYDRA_COMMANDS = ("explain", "check", "plan", "train", "sample", "evaluate")
 _FLAGS = (
     "--help",
     "--multirun",
@@ -23,6 +23,7 @@ _FLAGS = (
 )
 
 _REPORT_FLAGS = ("--root", "--baseline", "--select", "--format", "--output", "--help")
+_STATUS_FLAGS = ("--root", "--all", "--json", "--watch", "--interval", "--help")
 
 _BASH = r"""_diffexp_completion() {
     local line=${COMP_LINE:0:COMP_POINT} words word before last= found
@@ -39,7 +40,8 @@ _BASH = r"""_diffexp_completion() {
     (( ${#before[@]} )) && last=${before[-1]}
     case ${words[1]} in
         HYDRA_COMMANDS) _diffexp_hydra "$1" "${words[1]}" ;;
-        report) _diffexp_report ;;
+        report) _diffexp_study "REPORT_FLAGS" ;;
+        status) _diffexp_study "STATUS_FLAGS" ;;
         completion) COMPREPLY=($(compgen -W "bash" -- "$word")) ;;
     esac
 }
@@ -55,6 +57,7 @@ _diffexp_hydra() {
     fi
     if [[ $word == -* ]]; then
         COMPREPLY=($(compgen -W "FLAGS" -- "$word"))
+        [[ $2 == plan && --json == "$word"* ]] && COMPREPLY+=(--json)
         return
     fi
     case $word in
@@ -104,7 +107,7 @@ _diffexp_ask() {
     [[ $asked == objective.space=* ]] && found=${found//target=/objective.space=}$'\nobjective.space=native'
 }
 
-_diffexp_report() {
+_diffexp_study() {
     local root=runs each index
     for index in "${!before[@]}"; do
         case ${before[index]} in
@@ -116,11 +119,11 @@ _diffexp_report() {
         --root) _diffexp_paths -d "$word"; return ;;
         --output) _diffexp_paths -f "$word"; return ;;
         --format) COMPREPLY=($(compgen -W "FORMATS" -- "$word")); return ;;
-        --baseline | --select) return ;;
+        --baseline | --select | --interval) return ;;
     esac
     compopt +o nospace 2> /dev/null
     if [[ $word == -* ]]; then
-        COMPREPLY=($(compgen -W "REPORT_FLAGS" -- "$word"))
+        COMPREPLY=($(compgen -W "$1" -- "$word"))
     elif [[ $word == */* ]]; then
         _diffexp_paths -d "$word"
     else
@@ -147,6 +150,7 @@ _FILLED = {
     "HYDRA_COMMANDS": _HYDRA_COMMANDS,
     "COMMANDS": tuple(COMMANDS),
     "REPORT_FLAGS": _REPORT_FLAGS,
+    "STATUS_FLAGS": _STATUS_FLAGS,
     "FLAGS": _FLAGS,
     "FORMATS": FORMATS,
 }

@@ -78,7 +78,7 @@ def fit(
     def samples() -> Samples:
         return parts.samples(module.averaged)
 
-    with loggers.opened(cfg.logger, directory, config) as opened, _quiet(), build.seeded(0):
+    with loggers.opened(cfg.logger, directory, config) as opened, quiet(), build.seeded(0):
         journal = Journal(directory, opened, loggers.log_image)
         name = "-".join([str(directory.choices[0]), str(directory.choices[1]), f"seed={cfg.seed}"])
         best = BestWeights(directory.best_weights, config)
@@ -90,7 +90,7 @@ def fit(
         ]
         if cfg.sampling.every:
             callbacks.append(Sample(journal, samples, cfg.sampling.grid, cfg.sampling.every))
-        trainer = cast(pl.Trainer, instantiate(cfg.trainer, **_settings(where), callbacks=callbacks))
+        trainer = cast(pl.Trainer, instantiate(cfg.trainer, **settings(where), callbacks=callbacks))
         try:
             trainer.fit(
                 module, datamodule=StepLoader(trainer.max_steps), ckpt_path=str(directory.checkpoint) if begun else None
@@ -122,7 +122,7 @@ def _go_on(directory: RunDirectory, checkpoint: Mapping[str, Any] | None, batch_
     return begun
 
 
-def _settings(where: torch.device) -> dict[str, Any]:
+def settings(where: torch.device) -> dict[str, Any]:
     """What of the trainer is ours to say."""
     return {
         "accelerator": where.type,
@@ -138,7 +138,7 @@ def _settings(where: torch.device) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Any:
+def quiet() -> Any:
     """Lightning's advice that does not apply: steps are numbers, not batches to be loaded by workers."""
     import logging
 

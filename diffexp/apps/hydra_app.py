@@ -39,7 +39,9 @@ from diffexp.apps.sweep import (
 Task = Callable[[DictConfig], Any]
 
 
-def run_hydra_app(task: Task, config_name: str, argv: Sequence[str], *checks: Check) -> int:
+def run_hydra_app(
+    task: Task, config_name: str, argv: Sequence[str], *checks: Check, name: str | None = None, launch: bool = True
+) -> int:
     """Runs the task as Hydra would, on the command line `diffexp <config_name> <argv>`.
 
     Args:
@@ -49,6 +51,8 @@ def run_hydra_app(task: Task, config_name: str, argv: Sequence[str], *checks: Ch
         checks: Called with the configuration of every job before the first one starts, all jobs with the first
             check, then all with the next; raise a ValueError or OSError for a job that cannot be run. Not called
             where a sweeper finds its jobs as it goes.
+        name: The command's name, where it is not the configuration's.
+        launch: False to leave it at the checks; a sweeper that finds its jobs as it goes is then refused.
 
     Returns:
         The exit code: 0, 1 for a failed job of a launcher, 2 for a mistake in the command line, that of a
@@ -57,7 +61,7 @@ def run_hydra_app(task: Task, config_name: str, argv: Sequence[str], *checks: Ch
     Raises:
         Exception: A bug, with its traceback; with HYDRA_FULL_ERROR=1 a mistake too.
     """
-    program = f"diffexp {config_name}"
+    program = f"diffexp {name or config_name}"
     hydra.version.setbase("1.3")
     parser = get_args_parser()
     parser.prog = program
@@ -68,7 +72,7 @@ def run_hydra_app(task: Task, config_name: str, argv: Sequence[str], *checks: Ch
             _refuse(args)
             if args.cfg or args.info or args.help or args.hydra_help or args.shell_completion:
                 return _show(args, parser, task, args.config_name or config_name)
-            return _run(args, task, args.config_name or config_name, checks)
+            return _run(args, task, args.config_name or config_name, checks, launch)
         except SystemExit as end:  # argparse, and Hydra after --help
             return end.code if isinstance(end.code, int) else int(end.code is not None)
         except MistakeError as error:
@@ -122,7 +126,7 @@ def _show(args: Namespace, parser: ArgumentParser, task: Task, config_name: str)
     return 0
 
 
-def _run(args: Namespace, task: Task, config_name: str, checks: Sequence[Check]) -> int:
+def _run(args: Namespace, task: Task, config_name: str, checks: Sequence[Check], launch: bool) -> int:
     with _opened(args, task, config_name) as app:
         overrides: list[str] = args.overrides
         top = compose_top(app, config_name, overrides, RunMode.MULTIRUN)
@@ -134,6 +138,11 @@ def _run(args: Namespace, task: Task, config_name: str, checks: Sequence[Check])
             check_jobs([overrides], partial(app.compose_config, config_name, run_mode=mode), checks)
         elif (jobs := expand_sweep(app, top)) is not None:
             check_jobs(jobs, partial(app.config_loader.load_sweep_config, top), checks)
+        elif not launch:
+            sweeper = top.hydra.sweeper.get("_target_")
+            raise MistakeError(f"{sweeper} finds its jobs as it goes, so nobody can say yet what they will be.")
+        if not launch:
+            return 0
         run = _run_one if mode is RunMode.RUN else Hydra.multirun
         try:
             run(app, config_name, task, overrides)

@@ -14,8 +14,10 @@ from diffexp import __version__
 
 COMMANDS = {
     "explain": "say before training how good a prediction could be",
-    "train": "train one network, or a whole sweep of them",
     "check": "prove that a target is right, one of your own say",
+    "plan": "say what a sweep would do and cost, without training it",
+    "train": "train one network, or a whole sweep of them",
+    "status": "say how the runs of a study are doing",
     "sample": "draw images from a trained network",
     "evaluate": "measure a trained network again",
     "report": "compare the runs of a study",
@@ -38,6 +40,7 @@ commands:
 
 examples:
   diffexp explain target=step_noise,epsilon data=digits
+  diffexp plan experiment=quick
   diffexp train experiment=quick
   diffexp train -m target=epsilon,scaled_noise,x0,score seed=0,1,2 data=cifar10
   eval "$(diffexp completion bash)"

@@ -14,6 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from diffexp.apps.mistakes import COMPOSITION_ERRORS, composition_mistake, raise_in_full, task_mistake
+from diffexp.progress import progress
 
 Check = Callable[[DictConfig], object]
 Compose = Callable[[list[str]], DictConfig]
@@ -113,14 +114,14 @@ def check_jobs(jobs: Sequence[list[str]], compose: Compose, checks: Sequence[Che
     """
     composed: list[DictConfig] = []
     wrong: dict[str, list[str]] = {}
-    for overrides in jobs:
+    for overrides in progress(jobs, len(jobs), "composing the jobs"):
         try:
             composed.append(compose(overrides))
         except COMPOSITION_ERRORS as error:
             raise_in_full(error)
             wrong.setdefault(composition_mistake(error, overrides, compose), []).append(" ".join(overrides))
     for check in (_refuse_missing, *checks):
-        for number, job in enumerate([] if wrong else composed):
+        for number, job in enumerate(progress([] if wrong else composed, len(jobs), "checking the jobs")):
             if mistake := _check_job(job, number, check):
                 wrong.setdefault(mistake, []).append(" ".join(jobs[number]))
         if wrong:

@@ -65,6 +65,7 @@ def check(cfg: DictConfig) -> None:
     if trouble := why_unwritable(directory.path):
         raise ValueError(f"root={cfg.root}: {trouble}. Set root= to a folder that can be written.")
     parts, where = build.problem(cfg, chosen), build.device(cfg)
+    parts.metric.refuse(parts.data)
     for line in advice(cfg, chosen, parts.objective, parts.schedule, parts.times):
         if line not in _advised:
             _advised.add(line)

@@ -90,12 +90,8 @@ class TrainedClassifier(FeatureRecipe):
     epochs: int = 5
     min_steps: int = 200
 
-    def build(self, data: Data, cache: Path, device: torch.device) -> ClassifierFeatures:
-        """The trained network's features; see `FeatureRecipe`.
-
-        Raises:
-            ValueError: The data set has no labels, or one class only.
-        """
+    def refuse(self, data: Data) -> None:
+        """Refuse a data set that has no labels, or one class only."""
         classes = data.classes
         if classes is None or data.labels("train") is None or data.labels("heldout") is None:
             raise ValueError(
@@ -107,6 +103,15 @@ class TrainedClassifier(FeatureRecipe):
                 f"metric=classifier on data={data.name}: a network learns nothing from labels that are all "
                 "the same. Take metric=inception or metric=none."
             )
+
+    def build(self, data: Data, cache: Path, device: torch.device) -> ClassifierFeatures:
+        """The trained network's features; see `FeatureRecipe`.
+
+        Raises:
+            ValueError: The data set has no labels, or one class only.
+        """
+        self.refuse(data)
+        classes = cast(int, data.classes)
         wanted = fingerprint("classifier", data.fingerprint(), self, source_fingerprint(__file__))
         path = cache / "classifier" / f"{data.name}-{wanted[:16]}.safetensors"
         tensors = cached(path, wanted, lambda: self._train(data, classes, device))

@@ -49,6 +49,13 @@ class Features(ABC):
 class FeatureRecipe(ABC):
     """How to get an extractor for a data set: what a metric's configuration names."""
 
+    def refuse(self, data: Data) -> None:  # noqa: B027  (there may be nothing to refuse)
+        """Raise what `build` would, as far as it can be told at once.
+
+        Raises:
+            ValueError, FileNotFoundError: The features cannot be had for these data.
+        """
+
     @abstractmethod
     def build(self, data: Data, cache: Path, device: torch.device) -> Features:
         """The extractor on `device`, trained or loaded.

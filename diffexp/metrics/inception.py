@@ -64,6 +64,15 @@ class InceptionV3(FeatureRecipe):
 
     weights: str | Path | None = None
 
+    def refuse(self, data: Data) -> None:
+        """Refuse images that are neither grey nor RGB, and weights that are not there."""
+        if data.image_shape[0] not in (1, 3):
+            raise ValueError(
+                f"metric=inception on data={data.name}: Inception sees RGB images (or grey ones, repeated), "
+                f"these have {data.image_shape[0]} channels. Take metric=classifier or metric=none."
+            )
+        find_weights(self.weights)
+
     def build(self, data: Data, cache: Path, device: torch.device) -> InceptionFeatures:
         """The network's features; see `FeatureRecipe`.
 
@@ -72,11 +81,7 @@ class InceptionV3(FeatureRecipe):
             ImportError: torch-fidelity or torchvision is missing.
             ValueError: The file is not what its name says, or the images are neither grey nor RGB.
         """
-        if data.image_shape[0] not in (1, 3):
-            raise ValueError(
-                f"metric=inception on data={data.name}: Inception sees RGB images (or grey ones, repeated), "
-                f"these have {data.image_shape[0]} channels. Take metric=classifier or metric=none."
-            )
+        self.refuse(data)
         path = find_weights(self.weights)
         sha256 = checked_sha256(path)
         return InceptionFeatures(_load(path), sha256, device)

@@ -33,6 +33,9 @@ PreparedMetric: TypeAlias = Callable[[Generate], dict[str, float]]
 class Metric(ABC):
     """A way to judge samples."""
 
+    def refuse(self, data: Data) -> None:  # noqa: B027  (there may be nothing to refuse)
+        """Raise what `prepare` would, as far as it can be told at once."""
+
     @abstractmethod
     def prepare(self, data: Data, device: torch.device) -> PreparedMetric:
         """Make all that does not depend on the model; called before training, so that it fails early."""
@@ -68,6 +71,15 @@ class SampleMetric(Metric):
         if self.batch < 1:
             raise ValueError(f"metric.batch={self.batch}: samples are drawn some at a time. Try 500.")
 
+    def refuse(self, data: Data) -> None:
+        """Refuse a split of fewer than 2 images, and features that cannot be had (see the recipes)."""
+        if few := [f"{data.size(split)} {split}" for split in SPLITS if data.size(split) < 2]:
+            raise ValueError(
+                f"data={data.name} has {' and '.join(few)} image(s): a covariance takes 2 or more of each "
+                "split. Take more data, or metric=none."
+            )
+        self.features.refuse(data)
+
     def prepare(self, data: Data, device: torch.device) -> "PreparedSampleMetric":
         """Train or load the features and the training set's statistics, or find them in the cache.
 
@@ -75,11 +87,7 @@ class SampleMetric(Metric):
             ValueError, FileNotFoundError, ImportError: The features cannot be had (see the recipes), or a
                 split has fewer than 2 images.
         """
-        if few := [f"{data.size(split)} {split}" for split in SPLITS if data.size(split) < 2]:
-            raise ValueError(
-                f"data={data.name} has {' and '.join(few)} image(s): a covariance takes 2 or more of each "
-                "split. Take more data, or metric=none."
-            )
+        self.refuse(data)
         cache = cache_folder(self.cache)
         features = self.features.build(data, cache, device)
         against = reference(features, data, cache)

@@ -47,7 +47,7 @@ def trained(row: Row) -> Training:
 
 
 def _validations(run: Run) -> list[dict[str, float]]:
-    known = [{key: value for key, value in line.items() if value is not None} for line in run.metrics()]
+    known = [{key: value for key, value in line.items() if value is not None} for line in run.metrics("val/belief_eps")]
     return [line for line in known if "val/belief_eps" in line]
 
 

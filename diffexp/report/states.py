@@ -1,0 +1,131 @@
+"""How the runs of a study are doing, in a terminal, in a line and as JSON."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from diffexp.progress import clock
+from diffexp.report.words import counted, number
+from diffexp.states import STATES, RunState
+
+_STYLES = {"failed": "bold red", "unreadable": "bold red", "stopped": "yellow", "interrupted": "yellow",
+           "running": "green", "starting": "green", "diverged": "magenta", "done": "dim"}  # fmt: skip
+_HEADINGS = ("state", "part", "loss", "belief_eps", "images/s", "ETA", "silent", "device", "run")
+_NUMBERS = {"part", "loss", "belief_eps", "images/s", "ETA", "silent"}
+
+
+def status_lines(study: str, runs: Sequence[RunState], most: int | None) -> Iterator[Text]:
+    """The study in a line, its runs a line each, and below each failed one why and what repeats it.
+
+    Args:
+        study: Its name.
+        runs: Those that ask for attention first.
+        most: How many runs to list at most; None: all. Where there are more, the done ones are counted, not listed,
+            and then the last of the others.
+    """
+    yield Text(visible(f"{study}: {overview(runs)}"), style="bold")
+    listed = list(runs)
+    if most is not None and len(runs) > most:
+        listed = [run for run in runs if run.state != "done"][:most]
+    if listed:
+        yield Text()
+        yield from _table(listed)
+    if left := Counter(run.state for run in runs) - Counter(run.state for run in listed):
+        yield Text(f"and {_counts(left)} (--all lists them)", style="dim")
+
+
+def overview(runs: Sequence[RunState]) -> str:
+    """ "24 runs: 1 failed, 2 running, 21 done; 95 % of the images; the running ones take 1:02 more"."""
+    said = f"{counted(len(runs), 'run')}: {_counts(Counter(run.state for run in runs))}"
+    totals = study_totals(runs)
+    if totals["progress"] is not None:
+        said += f"; {percent(totals['progress'])} of their images"
+    if totals["eta"] is not None:
+        said += f"; the running ones take {clock(totals['eta'])} more"
+    return said
+
+
+def study_totals(runs: Sequence[RunState]) -> dict[str, Any]:
+    """`states`, how many runs are in each; `progress`, the share of all images seen; `eta`, until the last running
+    one has trained, None unless all of them say."""
+    parts = [(run.progress, run.max_images) for run in runs]
+    known = [(part, goal) for part, goal in parts if part is not None and goal is not None]
+    goals = sum(goal for _, goal in known)
+    etas = [run.eta for run in runs if run.state == "running"]
+    whole = [eta for eta in etas if eta is not None]
+    return {
+        "states": dict(Counter(run.state for run in runs)),
+        "progress": sum(part * goal for part, goal in known) / goals if goals else None,
+        "eta": max(whole) if whole and len(whole) == len(etas) else None,
+    }
+
+
+def status_json(study: str, runs: Sequence[RunState]) -> dict[str, Any]:
+    """All that is known, for `strict_json`; seconds, shares in [0, 1]."""
+    return {
+        "study": study,
+        **study_totals(runs),
+        "runs": [{**asdict(run), "progress": run.progress, "metrics": dict(run.metrics)} for run in runs],
+    }
+
+
+def percent(part: float) -> str:
+    """ "37 %"; 100 % is for the whole alone."""
+    return f"{int(100 * part)} %"
+
+
+def visible(text: str) -> str:
+    """The text with everything that could steer a terminal written out, as \\x1b."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def age(seconds: float) -> str:
+    """ "12 s", "3 min", "5 h", "4 d"."""
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _counts(counts: Counter[str]) -> str:
+    return ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]) or "none"
+
+
+def _table(runs: Sequence[RunState]) -> Iterator[Text]:
+    rows = [_cells(run) for run in runs]
+    widths = [max(map(cell_len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
+    yield Text(_padded(_HEADINGS, widths), style="dim")
+    for run, cells in zip(runs, rows, strict=True):
+        yield Text(_padded(cells, widths), style=_STYLES[run.state])
+        if run.state == "failed":
+            yield Text(f"    {visible(run.error or 'it does not say why; see traceback.txt')}", style="red")
+            if run.command:
+                yield Text(f"    again: {visible(run.command)}")
+
+
+def _cells(run: RunState) -> list[str]:
+    alive = run.state in ("running", "starting")
+    loss, belief = (run.metrics.get(key) for key in ("train/loss", "val/belief_eps"))
+    return [
+        run.state,
+        "" if run.progress is None else percent(run.progress),
+        "" if loss is None else number(loss),
+        "" if belief is None else number(belief),
+        f"{run.images_per_second:,.0f}" if alive and run.images_per_second is not None else "",
+        "" if run.eta is None else clock(run.eta),
+        "" if run.silent is None else age(run.silent),
+        visible(run.device or "")[:24],
+        visible(run.run),
+    ]
+
+
+def _padded(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = [
+        " " * (width - cell_len(cell)) + cell if heading in _NUMBERS else cell + " " * (width - cell_len(cell))
+        for heading, cell, width in zip(_HEADINGS, cells, widths, strict=True)
+    ]
+    return "  ".join(padded).rstrip()
