@@ -106,7 +106,7 @@ def fit(
         value = validate.measure(module, trainer.global_step)[BEST_METRIC]
         Weights(module.ema.network.state_dict(), trainer.global_step, value).save(directory.final_weights, config)
         judge(journal, samples(), metric, cfg.sampling.grid, trainer.global_step * batch_size)
-        directory.write_record(status="done")
+        directory.write_record(status="done", nfe=parts.sampler.nfe)
 
 
 def _go_on(directory: RunDirectory, checkpoint: Mapping[str, Any] | None, batch_size: int) -> int:

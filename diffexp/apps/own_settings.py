@@ -3,7 +3,6 @@
 So every setting of the run can be overridden one by one, completed and printed with `--cfg`, like any other.
 """
 
-import copy
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -78,7 +77,6 @@ def _run_typed(words: Sequence[str]) -> str | None:
 def _stored(config: Mapping[str, Any], groups: Sequence[str], keys: Sequence[str]) -> Generator[None, None, None]:
     """Puts the run's nodes where Hydra finds them: `<group>/own`, and `own` for the top level."""
     store = ConfigStore.instance()
-    before = copy.deepcopy(store.repo)
     top = {key: config[key] for key in keys if config.get(key) is not None}
     if "sampling" in top:
         top["sampling"] = {key: value for key, value in top["sampling"].items() if key not in _SAMPLING}
@@ -88,8 +86,12 @@ def _stored(config: Mapping[str, Any], groups: Sequence[str], keys: Sequence[str
         store.store(group=group, name=OWN, node=_tied(node, config, keys), provider=OWN)
     try:
         yield
-    finally:
-        store.repo = before
+    finally:  # our own alone: Hydra adds its own on first use, and only once
+        store.repo.pop(f"{OWN}.yaml")
+        for group in groups:
+            store.repo[group].pop(f"{OWN}.yaml")
+            if not store.repo[group]:
+                store.repo.pop(group)
 
 
 def _tied(node: Mapping[str, Any], config: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
