@@ -1,13 +1,12 @@
 """Which combinations of target, schedule, loss and times mean anything, found out before training."""
 
 from collections.abc import Mapping
-from typing import cast
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
+from diffexp.apps.classes import built
 from diffexp.apps.config import choices, compose_choice
 from diffexp.objective import Objective
 from diffexp.samplers import Sampler
@@ -89,7 +88,7 @@ def _singular(target: Target, schedule: Schedule, t: Tensor) -> Tensor:
 
 def _fine(name: str, cfg: DictConfig, schedule: Schedule, t: Tensor) -> bool:
     try:
-        target = cast(Target, instantiate(compose_choice("target", name, cfg)))
+        target = built(compose_choice("target", name, cfg), Target, f"target={name}")
         return not _singular(target, schedule, t).any()
     except ValueError:
         return False
