@@ -44,12 +44,12 @@ def locked(path: Path) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def try_locked(path: Path) -> Generator[bool]:
-    """Whether the lock that belongs to `path` could be had at once; held until the block ends."""
+def try_locked(path: Path, seconds: float = 0.0) -> Generator[bool]:
+    """Whether the lock that belongs to `path` could be had within some seconds; held until the block ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{path}.lock")
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=seconds)
     except Timeout:
         yield False
         return

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from diffexp.apps.config import paths_quoted
 from diffexp.apps.hydra_app import run_hydra_app
+from diffexp.plain_text import printable
 from diffexp.runs import flat
 from diffexp.studies import Run
 
@@ -49,7 +50,7 @@ def run_on_trained(
             config = find_run(typed).config
         except (FileNotFoundError, ValueError) as error:
             if not any(word.startswith("-") for word in words):  # with --help or --cfg there is still much to show
-                print(f"diffexp {name}: error: {error}", file=sys.stderr)
+                print(printable(f"diffexp {name}: error: {error}"), file=sys.stderr)
                 return 2
     with _stored(config, groups, keys):
         return run_hydra_app(task, name, words, lambda cfg: find_run(cfg.run), *checks)

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from diffexp.apps.main import TERMINATED
 from diffexp.apps.record import chosen_files, identity, plain, run_directory
 from diffexp.files import try_locked
+from diffexp.plain_text import without_secrets
 from diffexp.runs import RunDirectory
 
 
@@ -111,7 +112,7 @@ def _train(cfg: DictConfig, directory: RunDirectory) -> None:
         print(f"{directory.path} was interrupted; its command goes on from the last checkpoint", flush=True)
         raise (SystemExit(TERMINATED) if terminated else KeyboardInterrupt) from None
     except Exception as error:
-        directory.traceback_file.write_text(traceback.format_exc(), encoding="utf-8")
+        directory.traceback_file.write_text(without_secrets(traceback.format_exc()), encoding="utf-8")
         directory.write_record(status="failed", error=" ".join(f"{type(error).__name__}: {error}".split())[:500])
         traceback.clear_frames(error.__traceback__)  # Hydra keeps the error, and it would keep the network
         if cfg.fail_fast:

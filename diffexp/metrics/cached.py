@@ -86,7 +86,7 @@ def _locked(path: Path) -> Generator[None]:
     """`files.locked`, with a word to whoever has to wait, or may not write there."""
     with contextlib.ExitStack() as held:
         try:
-            if not held.enter_context(try_locked(path)):
+            if not held.enter_context(try_locked(path, seconds=2.0)):
                 print(f"waiting for another process that is making {path} ...", file=sys.stderr, flush=True)
                 held.enter_context(locked(path))
         except OSError as error:
