@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from diffexp.apps.types import refuse_other_types
 from diffexp.data.base import Source
 from diffexp.metrics.features import FeatureRecipe
 from diffexp.metrics.samples import Metric
@@ -57,30 +58,31 @@ def refuse_other_kinds(node: DictConfig, kind: type, where: str) -> None:
     if not isinstance(plain, Mapping) or not isinstance(plain.get("_target_"), str):
         raise ValueError(f"{where}: no class is named here. Give {where}._target_=MODULE.CLASS, {_name(kind)}.")
     within = (*PARTS, nn.Module) if issubclass(kind, nn.Module) else PARTS
-    for key, name in _named(plain, where):
-        allowed = (kind,) if key == where else within
+    for key, settings in _nodes(plain, where):
+        name, allowed = str(settings["_target_"]), (kind,) if key == where else within
         found = _found(name, key)
         if not (isinstance(found, type) and issubclass(found, allowed)):
             told = _name(kind) if key == where else "one that may be a part of another"
             what = "another class" if isinstance(found, type) else "no class"
             raise ValueError(f"{key}._target_={name}: this must name {told}, and it is {what}.")
+        refuse_other_types(settings, cast(type[Any], found), key)
 
 
 def _name(kind: type) -> str:
     return f"a class that extends {kind.__module__}.{kind.__qualname__}"
 
 
-def _named(value: object, where: str) -> Iterator[tuple[str, str]]:
-    """Every `_target_` in the value, with the key of its node."""
+def _nodes(value: object, where: str) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """Every map with a `_target_` in the value, with its key."""
     if isinstance(value, Mapping):
-        for key, inner in cast(Mapping[Any, Any], value).items():
-            if key == "_target_":
-                yield where, str(inner)
-            else:
-                yield from _named(inner, f"{where}.{key}")
+        node = cast(Mapping[Any, Any], value)
+        if "_target_" in node:
+            yield where, node
+        for key, inner in node.items():
+            yield from _nodes(inner, f"{where}.{key}")
     elif isinstance(value, list):
         for place, inner in enumerate(cast(list[Any], value)):
-            yield from _named(inner, f"{where}.{place}")
+            yield from _nodes(inner, f"{where}.{place}")
 
 
 def _found(name: str, where: str) -> object:
