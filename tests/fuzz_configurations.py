@@ -22,6 +22,7 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
+from omegaconf import DictConfig
 
 CONF = Path(__file__).parents[1] / "conf"
 CHOICES = {
@@ -121,11 +122,13 @@ class Outcome:
         code: The exit code; None if it ended with a traceback, which `said` then is.
         said: Standard error.
         seconds: Of this process' time, so that other programs do not count.
+        jobs: Of the sweep; 1 without one.
     """
 
     code: int | None
     said: str
     seconds: float
+    jobs: int
 
     @property
     def wrong(self) -> str | None:
@@ -149,18 +152,24 @@ def outcome(words: Sequence[str], root: Path) -> Outcome:
     from diffexp.apps import build, train
     from diffexp.apps.hydra_app import run_hydra_app
 
-    line = [f"root={root}", f"cache={root}/cache", "metric=none", "logger=none", *words]
+    line = [f"root={root}", f"cache={root}/cache", "metric=none", "logger=none", "hydra/launcher=basic", *words]
+    jobs: list[object] = []
+
+    def check(cfg: DictConfig) -> None:
+        jobs.append(cfg)
+        train.check(cfg)
+
     errors = io.StringIO()
     began = time.process_time()
     with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
         try:
-            code = run_hydra_app(lambda cfg: None, "train", line, train.check, train.prepare)
+            code = run_hydra_app(lambda cfg: None, "train", line, check, train.prepare)
         except Exception:
             code = None
             traceback.print_exc()
     seconds = time.process_time() - began
     build.load_data.cache_clear()
-    return Outcome(code, errors.getvalue(), seconds)
+    return Outcome(code, errors.getvalue(), seconds, max(len(jobs), 1))
 
 
 def tried(examples: int, look: Callable[[list[str], Outcome], None], root: Path, number: int | None) -> None:
@@ -180,7 +189,7 @@ def tried(examples: int, look: Callable[[list[str], Outcome], None], root: Path,
 
 
 def main() -> int:
-    """0 if every command line ended well and within 3 s of processor time, else 1."""
+    """0 if every command line ended well and within 3 s of processor time (a sweep: 0.4 s more a job), else 1."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--examples", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
@@ -192,7 +201,8 @@ def main() -> int:
     def look(words: list[str], found: Outcome) -> None:
         seconds.append(found.seconds)
         codes.append(found.code)
-        why = found.wrong or (f"{found.seconds:.1f} s" if found.seconds > 3 and len(seconds) > 1 else None)
+        slow = len(seconds) > 1 and found.seconds > 3 + 0.4 * (found.jobs - 1)  # jobs are composed one by one
+        why = found.wrong or (f"{found.seconds:.1f} s for {found.jobs} job(s)" if slow else None)
         if why:
             wrong.append(f"diffexp train {shlex.join(words)}\n{why}:\n{found.said[-1500:]}")
             print(wrong[-1], "-" * 80, sep="\n", flush=True)
