@@ -19,7 +19,7 @@ def printable(text: str) -> str:
 def without_secrets(text: str) -> str:
     """The text without passwords in URLs and without the environment's keys and tokens."""
     text = _IN_URL.sub(lambda found: f"{found[1] or found[2]}***@", text)
-    for secret in _environment().values():
+    for secret in sorted(_environment().values(), key=len, reverse=True):  # one may hold another
         text = text.replace(secret, "***")
     return text
 

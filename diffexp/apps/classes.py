@@ -58,6 +58,7 @@ def refuse_other_kinds(node: DictConfig, kind: type, where: str) -> None:
     if not isinstance(plain, Mapping) or not isinstance(plain.get("_target_"), str):
         raise ValueError(f"{where}: no class is named here. Give {where}._target_=MODULE.CLASS, {_name(kind)}.")
     within = (*PARTS, nn.Module) if issubclass(kind, nn.Module) else PARTS
+    classes: list[tuple[Mapping[Any, Any], type[Any], str]] = []
     for key, settings in _nodes(plain, where):
         name, allowed = str(settings["_target_"]), (kind,) if key == where else within
         found = _found(name, key)
@@ -65,7 +66,9 @@ def refuse_other_kinds(node: DictConfig, kind: type, where: str) -> None:
             told = _name(kind) if key == where else "one that may be a part of another"
             what = "another class" if isinstance(found, type) else "no class"
             raise ValueError(f"{key}._target_={name}: this must name {told}, and it is {what}.")
-        refuse_other_types(settings, cast(type[Any], found), key)
+        classes.append((settings, cast(type[Any], found), key))
+    for settings, found, key in classes:
+        refuse_other_types(settings, found, key)
 
 
 def _name(kind: type) -> str:

@@ -36,6 +36,8 @@ def refuse_other_types(settings: Mapping[Any, Any], of: type[Any], where: str) -
 
 def _fits(value: object, hint: Any) -> bool:
     """Whether the value is of the type, or the type is none that can be told."""
+    if isinstance(value, dict) and "_target_" in value:
+        return True
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
         return any(_fits(value, part) for part in get_args(hint))
