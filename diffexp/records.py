@@ -3,7 +3,7 @@
 import json
 import math
 import numbers
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -81,7 +81,7 @@ def _refuse_bombs(text: bytes) -> None:
     if len(text) > LARGEST_RECORD:
         raise ValueError(f"{len(text)} bytes")
     depth = 0
-    for event in cast(Iterable[Any], yaml.parse(text, Loader=_LOADER)):  # a flat stream: nothing is built yet
+    for event in cast(Any, yaml).parse(text, Loader=_LOADER):  # a flat stream: nothing is built yet
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
             raise ValueError(f"nested more than {DEEPEST} deep")

@@ -127,7 +127,7 @@ def test_nothing_but_a_class_of_the_right_kind_is_called_whatever_a_runs_configu
     """The checkpoint is of the same configuration, so that nothing else refuses it."""
     (bomb := mark.with_name("bomb")).write_bytes(pickle.dumps(Touch(mark)))
     good, checkpoint = read_yaml(run / "config.yaml"), torch.load(run / "checkpoints/last.ckpt", weights_only=True)
-    for call in CALLS:
+    for call in CALLS if node == "target" else (CALLS[0], CALLS[-1]):
         config = {**good, node: hostile(call, mark, bomb)}
         (run / "config.yaml").write_text(yaml.safe_dump(config))
         torch.save({**checkpoint, "diffexp": {"config": config}}, run / "checkpoints/last.ckpt")

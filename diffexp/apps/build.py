@@ -95,7 +95,7 @@ def _space(cfg: DictConfig) -> Target:
 @functools.lru_cache(maxsize=4)
 def load_data(node: str) -> Data:
     """The data set that a resolved `data` node (as YAML) names, read once per process."""
-    return built(OmegaConf.create(node), Source, "data").load()
+    return built(cast(DictConfig, OmegaConf.create(node)), Source, "data").load()
 
 
 def prepared_metric(cfg: DictConfig, parts: Problem, where: torch.device) -> PreparedMetric:

@@ -47,20 +47,21 @@ def built(node: DictConfig, kind: type[T], where: str) -> T:
     return made
 
 
-def refuse_other_kinds(node: DictConfig, kind: type, where: str) -> None:
+def refuse_other_kinds(node: DictConfig, kind: type[Any], where: str) -> None:
     """Refuse a node that names anything but classes of the right kind, without calling any.
 
     Raises:
         ValueError: As in `built`.
         InstantiationException: A name cannot be found.
     """
-    plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else None
-    if not isinstance(plain, Mapping) or not isinstance(plain.get("_target_"), str):
+    plain = cast(Mapping[Any, Any], OmegaConf.to_container(node, resolve=True) if OmegaConf.is_dict(node) else {})
+    if not isinstance(plain.get("_target_"), str):
         raise ValueError(f"{where}: no class is named here. Give {where}._target_=MODULE.CLASS, {_name(kind)}.")
-    within = (*PARTS, nn.Module) if issubclass(kind, nn.Module) else PARTS
+    within: tuple[type, ...] = (*PARTS, nn.Module) if issubclass(kind, nn.Module) else PARTS
     classes: list[tuple[Mapping[Any, Any], type[Any], str]] = []
     for key, settings in _nodes(plain, where):
-        name, allowed = str(settings["_target_"]), (kind,) if key == where else within
+        name = str(settings["_target_"])
+        allowed: tuple[type, ...] = (kind,) if key == where else within
         found = _found(name, key)
         if not (isinstance(found, type) and issubclass(found, allowed)):
             told = _name(kind) if key == where else "one that may be a part of another"
@@ -71,7 +72,7 @@ def refuse_other_kinds(node: DictConfig, kind: type, where: str) -> None:
         refuse_other_types(settings, found, key)
 
 
-def _name(kind: type) -> str:
+def _name(kind: type[Any]) -> str:
     return f"a class that extends {kind.__module__}.{kind.__qualname__}"
 
 

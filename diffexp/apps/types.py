@@ -36,7 +36,7 @@ def refuse_other_types(settings: Mapping[Any, Any], of: type[Any], where: str) -
 
 def _fits(value: object, hint: Any) -> bool:
     """Whether the value is of the type, or the type is none that can be told."""
-    if isinstance(value, dict) and "_target_" in value:
+    if _names_a_class(value):
         return True
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
@@ -52,6 +52,10 @@ def _fits(value: object, hint: Any) -> bool:
     if hint in (str, bool, types.NoneType):
         return isinstance(value, hint)
     return True
+
+
+def _names_a_class(value: object) -> bool:
+    return isinstance(value, Mapping) and "_target_" in value
 
 
 _NAMES = {float: "a number", int: "a whole number", str: "text", bool: "true or false", types.NoneType: "null"}
