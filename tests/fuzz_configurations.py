@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -161,7 +162,10 @@ def outcome(words: Sequence[str], root: Path) -> Outcome:
 
     errors = io.StringIO()
     began = time.process_time()
-    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
+    hub = mock.patch.dict(
+        sys.modules, {"datasets": None}
+    )  # as where it is not installed: nothing is asked of a network
+    with hub, contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
         try:
             code = run_hydra_app(lambda cfg: None, "train", line, check, train.prepare)
         except Exception:
