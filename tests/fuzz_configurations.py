@@ -31,6 +31,7 @@ CHOICES = {
     for group in sorted(CONF.iterdir())
     if group.is_dir() and group.name != "hydra"
 }
+CHOICES["experiment"] = ["quick"]  # the others are sweeps of up to 48 jobs
 #: Every number, text and list of a usual configuration, and some that only one choice has.
 KEYS = (  # noqa: SIM905
     "seed study objective.space objective.normalize fail_fast "
@@ -162,9 +163,7 @@ def outcome(words: Sequence[str], root: Path) -> Outcome:
 
     errors = io.StringIO()
     began = time.process_time()
-    hub = mock.patch.dict(
-        sys.modules, {"datasets": None}
-    )  # as where it is not installed: nothing is asked of a network
+    hub = mock.patch.dict(sys.modules, {"datasets": None})  # nothing is asked of a network
     with hub, contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
         try:
             code = run_hydra_app(lambda cfg: None, "train", line, check, train.prepare)
