@@ -45,12 +45,12 @@ def locked(path: Path) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def try_locked(path: Path) -> Generator[bool]:
-    """Whether the lock that belongs to `path` is free; held then until the block ends."""
+def try_locked(path: Path, seconds: float = 1.0) -> Generator[bool]:
+    """Whether the lock that belongs to `path` could be had within some seconds, longer than `is_locked` looks; held."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{path}.lock")
     try:
-        lock.acquire(timeout=1.0)  # longer than `is_locked` looks
+        lock.acquire(timeout=seconds)
     except Timeout:
         yield False
         return

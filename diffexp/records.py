@@ -12,6 +12,9 @@ import yaml
 #: Files larger than this were not written by us as records; they are reported, not read.
 LARGEST_RECORD = 16 * 2**20
 
+#: How deep a configuration may be nested.
+DEEPEST = 100
+
 
 def strict_json(value: object, indent: int | None = None) -> str:
     """`value` as JSON that every parser accepts: numbers that are not finite become null."""
@@ -55,12 +58,42 @@ _DECODER = json.JSONDecoder(parse_constant=_not_a_number)
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times as fast, where it was built in
+    """The map in `file`.
+
+    Raises:
+        ValueError: It is no YAML of plain values, or such as no configuration is: it would take for ever to read.
+        OSError: It cannot be opened.
+    """
+    text = file.read_bytes()
     try:
-        value = yaml.load(file.read_bytes(), Loader=loader)
-    except (yaml.YAMLError, RecursionError) as error:
+        _refuse_bombs(text)
+        value = yaml.load(text, Loader=_LOADER)
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:  # "2020-99-99" is a ValueError
         raise ValueError(f"{file} is no readable YAML ({' '.join(str(error).split())}).") from error
     return cast(dict[str, Any], value) if isinstance(value, dict) else {}
+
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times as fast, where it was built in
+
+
+def _refuse_bombs(text: bytes) -> None:
+    """Few bytes can be nested until libyaml overflows the stack, or name each other until nothing can print them."""
+    if len(text) > LARGEST_RECORD:
+        raise ValueError(f"{len(text)} bytes")
+    depth = 0
+    for event in cast(Any, yaml).parse(text, Loader=_LOADER):  # a flat stream: nothing is built yet
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise ValueError(f"nested more than {DEEPEST} deep")
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("it has an alias, which no configuration of ours has")
+        if isinstance(event, yaml.ScalarEvent) and _is_endless(event):
+            raise ValueError("a number of more than 1000 characters")
+
+
+def _is_endless(event: Any) -> bool:
+    """1:1:1:... is a number of base 60, and takes the square of its length."""
+    return len(event.value) > 1000 and event.implicit[0] and event.value[0] in "+-0123456789"
 
 
 def finite(value: object) -> float | None:

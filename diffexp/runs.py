@@ -24,6 +24,7 @@ from typing import Any, cast
 import yaml
 
 from diffexp import files
+from diffexp.plain_text import without_secrets
 from diffexp.records import read_json, read_yaml, strict_json
 
 #: What a configuration is *not* identified by: where it is kept and watched (root, study, logger, cache,
@@ -106,7 +107,7 @@ class RunDirectory:
     seed: int
 
     def __post_init__(self) -> None:
-        if self.study in ("", ".", "..") or re.search(r"[/\\\0]", self.study):
+        if self.study in ("", ".", "..") or re.search(r"[/\\\x00-\x1f\x7f]", self.study):
             raise ValueError(
                 f"study={self.study} is not a plain name: a study is one folder under root={self.root}. "
                 "Take for example study=which_target, and choose the place with root=."
@@ -182,7 +183,7 @@ class RunDirectory:
         if not before and self.record_file.exists():
             raise ValueError(f"{self.record_file} cannot be read, and is not overwritten. Move it away and try again.")
         record = {"created": now, **before, **changes, "updated": now}
-        files.write_text(self.record_file, strict_json(record, indent=2) + "\n")
+        files.write_text(self.record_file, without_secrets(strict_json(record, indent=2)) + "\n")
 
     def append_metrics(self, values: Mapping[str, Any]) -> None:
         """Add one line to metrics.jsonl with a single write, so that a reader meets whole lines.

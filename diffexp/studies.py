@@ -117,6 +117,17 @@ class Run:
         """A regular file of this run, None if it is absent or lies, through links, outside the study."""
         return _inside(self.path / name, study=self.path.parent.parent)
 
+    def place(self, name: str) -> Path:
+        """Where a new file of this run belongs.
+
+        Raises:
+            ValueError: Its folder lies, through links, outside the study.
+        """
+        file = self.path / name
+        if not file.parent.resolve().is_relative_to(self.path.parent.parent.resolve()):
+            raise ValueError(f"{file.parent} is a link out of the study, and is not followed. Say where with out=.")
+        return file
+
 
 def read_study(path: Path) -> list[Run]:
     """All runs in a study's folder, ordered by name and seed; those being created at this moment included."""

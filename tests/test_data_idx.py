@@ -72,7 +72,7 @@ def test_a_truncated_or_damaged_file_is_named(tmp_path: Path) -> None:
 def test_a_file_longer_or_shorter_than_it_says_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "train-images-idx3-ubyte"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"announces 20 x 5 x 4 = 400 bytes but holds (399|401)"):
+    with pytest.raises(ValueError, match=r"announces 20 x 5 x 4 = 400 bytes but holds (399|more)"):
         read_idx(path, 3)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "diffexp"
 LAYERS = [
-    {"shapes", "files", "heartbeat", "progress", "records"},
+    {"shapes", "files", "heartbeat", "progress", "records", "plain_text"},
     {"schedule"},
     {"times", "weighting", "draws", "nn", "ema"},
     {"data"},
@@ -26,7 +26,7 @@ LAYERS = [
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 ONLY_IN_APPS = {"hydra", "omegaconf", "wandb"}
-WITHOUT_TORCH = {"heartbeat", "runs", "states", "studies", "records", "report", "files"}
+WITHOUT_TORCH = {"heartbeat", "runs", "states", "studies", "records", "report", "files", "plain_text"}
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p.name not in ("__init__.py", "__main__.py"))
 
 

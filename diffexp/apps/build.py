@@ -11,6 +11,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from diffexp.apps.classes import built, refuse_other_kinds
 from diffexp.apps.config import choices, compose_choice, did_you_mean
 from diffexp.apps.feasibility import refuse_singular
 from diffexp.data.base import Data, Source
@@ -71,13 +72,13 @@ def problem(cfg: DictConfig, chosen: Mapping[str, str]) -> Problem:
         ValueError: A combination that cannot work, before anything has been trained or written.
         FileNotFoundError: A path that does not exist.
     """
-    schedule = cast(Schedule, instantiate(cfg.schedule))
-    target, weighting = cast(Target, instantiate(cfg.target)), cast(Weighting, instantiate(cfg.weighting))
-    times, sampler = cast(Times, instantiate(cfg.times)), cast(Sampler, instantiate(cfg.sampler))
+    schedule = built(cfg.schedule, Schedule, "schedule")
+    target, weighting = built(cfg.target, Target, "target"), built(cfg.weighting, Weighting, "weighting")
+    times, sampler = built(cfg.times, Times, "times"), built(cfg.sampler, Sampler, "sampler")
     objective = Objective(target, space(cfg), weighting)
     refuse_singular(cfg, chosen, objective, schedule, times, sampler)
     data = load_data(OmegaConf.to_yaml(cfg.data, resolve=True))
-    return Problem(schedule, target, objective, times, sampler, cast(Metric, instantiate(cfg.metric)), data)
+    return Problem(schedule, target, objective, times, sampler, built(cfg.metric, Metric, "metric"), data)
 
 
 def space(cfg: DictConfig) -> Target | None:
@@ -94,13 +95,13 @@ def space(cfg: DictConfig) -> Target | None:
             f"objective.space={name}: the loss is paid in the units of a target, and there is no {name}."
             f"{did_you_mean(name, ['native', *there])} Choices: native, {', '.join(there)}."
         )
-    return cast(Target, instantiate(compose_choice("target", name, cfg)))
+    return built(compose_choice("target", name, cfg), Target, f"target={name}")
 
 
 @functools.lru_cache(maxsize=4)
 def load_data(node: str) -> Data:
     """The data set that a resolved `data` node (as YAML) names, read once per process."""
-    return cast(Source, instantiate(OmegaConf.create(node))).load()
+    return built(cast(DictConfig, OmegaConf.create(node)), Source, "data").load()
 
 
 def prepared_metric(cfg: DictConfig, parts: Problem, where: torch.device) -> PreparedMetric:
@@ -132,6 +133,7 @@ def device(cfg: DictConfig) -> torch.device:
 
 def optimizer(cfg: DictConfig) -> MakeOptimizer:
     """Makes the optimiser from the parameters."""
+    refuse_other_kinds(cfg.optimizer, torch.optim.Optimizer, "optimizer")
     return cast(MakeOptimizer, instantiate(cfg.optimizer, _convert_="all"))
 
 
@@ -157,6 +159,7 @@ def denoiser(cfg: DictConfig, parts: Problem, where: torch.device) -> Denoiser:
         "schedule": parts.schedule,
         "data_std": parts.data.std,
     }
+    refuse_other_kinds(cfg.network, torch.nn.Module, "network")
     with seeded(stream_key(cfg.seed, 0, "initial weights")):
         # In two steps: instantiate() would take the schedule, a dataclass, for a configuration.
         network = cast(torch.nn.Module, instantiate(cfg.network, _convert_="all", _partial_=True)(**shared))

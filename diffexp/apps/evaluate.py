@@ -32,6 +32,7 @@ def evaluate(cfg: DictConfig) -> None:
     from diffexp.apps import build
     from diffexp.apps.bits import bits_per_dim
     from diffexp.apps.diagnostics import Diagnostics
+    from diffexp.apps.own_settings import find_run
     from diffexp.apps.trained import trained
     from diffexp.files import write_text
     from diffexp.records import strict_json
@@ -48,7 +49,7 @@ def evaluate(cfg: DictConfig) -> None:
             scatter, best = found.get(f"{name}/stderr"), found.get(f"{name}/optimum")
             said = f" +- {scatter:.2g}" if scatter is not None else ""
             print(f"{name:<34} {value:.6g}{said}" + (f"  (best possible: {best:.6g})" if best is not None else ""))
-    out = Path(cfg.out or Path(cfg.run) / "evaluation.json")
+    out = Path(cfg.out) if cfg.out else find_run(cfg.run).place("evaluation.json")
     settings = {key: OmegaConf.to_container(run.cfg[key], resolve=True) for key in ("sampler", "metric")}
     settings["likelihood"] = OmegaConf.to_container(cfg.likelihood)
     told = {"step": run.step, "nfe": run.parts.sampler.nfe, **settings, "metrics": found}

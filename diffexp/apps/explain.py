@@ -5,7 +5,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -95,9 +95,8 @@ def explain(cfg: DictConfig) -> None:
 
 def _problem(cfg: DictConfig) -> "tuple[dict[str, Objective], Schedule, Times]":
     """The loss of each target by name, and what they share."""
-    from hydra.utils import instantiate
-
     from diffexp.apps import build
+    from diffexp.apps.classes import built
     from diffexp.apps.feasibility import refuse_singular
     from diffexp.objective import Objective
     from diffexp.schedule import Schedule
@@ -105,15 +104,15 @@ def _problem(cfg: DictConfig) -> "tuple[dict[str, Objective], Schedule, Times]":
     from diffexp.times import Times
     from diffexp.weighting import Weighting
 
-    schedule, times = cast(Schedule, instantiate(cfg.schedule)), cast(Times, instantiate(cfg.times))
-    space, weighting = build.space(cfg), cast(Weighting, instantiate(cfg.weighting))
+    schedule, times = built(cfg.schedule, Schedule, "schedule"), built(cfg.times, Times, "times")
+    space, weighting = build.space(cfg), built(cfg.weighting, Weighting, "weighting")
     chosen = chosen_files()
     nodes = {chosen["target"]: cfg.target}
     against = [cfg.against] if isinstance(cfg.against, str) else cfg.against or []
     nodes |= {name: compose_choice("target", name, cfg) for name in map(str, against) if name not in nodes}
     objectives: dict[str, Objective] = {}
     for name, node in nodes.items():
-        objective = Objective(cast(Target, instantiate(node)), space, weighting)
+        objective = Objective(built(node, Target, "target"), space, weighting)
         try:
             refuse_singular(cfg, {**chosen, "target": name}, objective, schedule, times, None)
         except ValueError as error:

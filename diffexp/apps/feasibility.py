@@ -1,12 +1,11 @@
 """Which combinations of target, schedule, loss and times mean anything, found out before training."""
 
 from collections.abc import Mapping
-from typing import cast
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
+from diffexp.apps.classes import built
 from diffexp.apps.config import choices, compose_choice
 from diffexp.conditioning import singular, trained_times
 from diffexp.objective import Objective
@@ -77,7 +76,7 @@ def advice(
 
 def _fine(name: str, cfg: DictConfig, schedule: Schedule, t: Tensor) -> bool:
     try:
-        target = cast(Target, instantiate(compose_choice("target", name, cfg)))
+        target = built(compose_choice("target", name, cfg), Target, f"target={name}")
         return not singular(target, schedule, t).any()
     except ValueError:
         return False

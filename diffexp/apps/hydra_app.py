@@ -7,6 +7,7 @@ sweep is checked before the first one starts, and a person's mistake ends as one
 import importlib
 import os
 import sys
+import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ from diffexp.apps.sweep import (
     compose_top,
     expand_sweep,
 )
+from diffexp.plain_text import printable
 
 Task = Callable[[DictConfig], Any]
 
@@ -63,6 +65,8 @@ def run_hydra_app(
     """
     program = f"diffexp {name or config_name}"
     hydra.version.setbase("1.3")
+    # conf/hydra/launcher/local.yaml is meant to be checked against the plugin's own schema of that name
+    warnings.filterwarnings("ignore", r"\s*'hydra/launcher/local' is validated against ConfigStore schema")
     parser = get_args_parser()
     parser.prog = program
     # A launcher that starts this program again looks for Hydra's share of the command line where Hydra does.
@@ -76,7 +80,7 @@ def run_hydra_app(
         except SystemExit as end:  # argparse, and Hydra after --help
             return end.code if isinstance(end.code, int) else int(end.code is not None)
         except MistakeError as error:
-            print(f"{program}: error: {error}", file=sys.stderr)
+            print(printable(f"{program}: error: {error}"), file=sys.stderr)
             return 2
 
 

@@ -11,6 +11,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 from diffexp import __version__
+from diffexp.plain_text import printable
 
 COMMANDS = {
     "explain": "say before training how good a prediction could be",
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"diffexp {__version__}")
         return 0
     if command not in COMMANDS:
-        print(f"diffexp: error: {_unknown(command)}", file=sys.stderr)
+        print(printable(f"diffexp: error: {_unknown(command)}"), file=sys.stderr)
         return 2
     try:
         with _terminable():

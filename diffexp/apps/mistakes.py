@@ -48,6 +48,8 @@ def task_mistake(error: BaseException) -> str | None:
     """What a person did wrong, if that is what this error of a task says, else None."""
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} must be given: it has no default."
+    if isinstance(error, OmegaConfBaseException):  # a value that refers to nothing, a key that was taken out with ~
+        return f"{error.full_key or 'the configuration'}: {str(error).partition(chr(10))[0]}"
     if isinstance(error, InstantiationException):
         return instantiation_mistake(error)
     if call := deferred_call(error):

@@ -15,6 +15,8 @@ from omegaconf import DictConfig
 
 from diffexp.apps.config import paths_quoted
 from diffexp.apps.hydra_app import run_hydra_app
+from diffexp.plain_text import printable
+from diffexp.runs import flat
 from diffexp.studies import Run
 
 OWN = "own"
@@ -45,9 +47,9 @@ def run_on_trained(
     if typed := _run_typed(words):
         try:
             config = find_run(typed).config
-        except FileNotFoundError as error:
+        except (FileNotFoundError, ValueError) as error:
             if not any(word.startswith("-") for word in words):  # with --help or --cfg there is still much to show
-                print(f"diffexp {name}: error: {error}", file=sys.stderr)
+                print(printable(f"diffexp {name}: error: {error}"), file=sys.stderr)
                 return 2
     with _stored(config, groups, keys):
         return run_hydra_app(task, name, words, lambda cfg: find_run(cfg.run), *checks)
@@ -58,6 +60,7 @@ def find_run(typed: str) -> Run:
 
     Raises:
         FileNotFoundError: There is none, or its configuration cannot be read.
+        ValueError: Its configuration asks for something that is not in it.
     """
     run = Run.at(Path(typed).expanduser().resolve())
     if run is None or not run.config:
@@ -65,6 +68,9 @@ def find_run(typed: str) -> Run:
             f"run={typed}: there is no run in that folder. Give a run's directory, "
             "<root>/<study>/<choices>-<hash>/seed=<N>; `diffexp report STUDY` lists them."
         )
+    for key, value in flat(run.config):
+        if "${" in str(value):  # ${oc.env:TOKEN} would read the environment of whoever opens the run
+            raise ValueError(f"run={typed}: {key} in its config.yaml is no plain value but {value}. Write the value.")
     return run
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffexp.plain_text import printable
+
 if TYPE_CHECKING:
     from diffexp.report.summary import Summary
 
@@ -19,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _report(options)
     except (ValueError, OSError) as error:
-        print(f"diffexp report: {error}", file=sys.stderr)
+        print(printable(f"diffexp report: {error}"), file=sys.stderr)
         return 2
     return 0
 
@@ -85,4 +87,5 @@ def _text(summary: "Summary", kind: str, folder: Path) -> str:
         "markdown": lambda: tables.to_markdown(summary),
         "json": lambda: tables.to_json(summary),
     }
-    return writers[kind]()
+    text = writers[kind]()
+    return text if kind == "html" else printable(text)

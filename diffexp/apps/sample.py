@@ -27,7 +27,9 @@ def check(cfg: DictConfig) -> None:
 
 def sample(cfg: DictConfig) -> None:
     """Draw `cfg.count` images and write them."""
-    out = Path(cfg.out or Path(cfg.run) / "samples" / "drawn.png")
+    from diffexp.apps.own_settings import find_run
+
+    out = Path(cfg.out) if cfg.out else find_run(cfg.run).place("samples/drawn.png")
 
     import numpy as np
 

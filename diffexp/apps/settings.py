@@ -5,6 +5,10 @@ from typing import TypeAlias
 
 from omegaconf import DictConfig, OmegaConf
 
+from diffexp.apps.record import plain
+from diffexp.plain_text import secret_in
+from diffexp.runs import flat
+
 
 def refuse_settings(cfg: DictConfig) -> None:
     """Refuse settings that no run can have.
@@ -16,6 +20,12 @@ def refuse_settings(cfg: DictConfig) -> None:
     for key, why in _OURS.items():
         if OmegaConf.select(cfg, key) is not None:
             wrong.append(f"{key}={OmegaConf.select(cfg, key)}: {why}")
+    for key, value in flat(plain(cfg)):
+        if reason := secret_in(key, value):
+            wrong.append(
+                f"{key}: {reason}, and a run's configuration is written into its directory. Leave it in the "
+                "environment: W&B and the Hugging Face hub read WANDB_API_KEY and HF_TOKEN themselves."
+            )
     if wrong:
         raise ValueError("\n".join(wrong))
 

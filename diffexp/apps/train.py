@@ -17,6 +17,7 @@ from diffexp.apps.outcome import Outcomes
 from diffexp.apps.record import chosen_files, command, identity, plain, run_directory
 from diffexp.files import try_locked, why_unwritable
 from diffexp.heartbeat import beating, is_beating
+from diffexp.plain_text import without_secrets
 from diffexp.runs import RunDirectory
 
 
@@ -160,7 +161,8 @@ def _told(directory: RunDirectory, error: Exception) -> Exception:
     mistake = task_mistake(error) or _disk_trouble(directory, error)
     said = " ".join((mistake or f"{type(error).__name__}: {error}").split())[:500]
     with contextlib.suppress(OSError):  # the disk may be what failed
-        directory.traceback_file.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        told = "".join(traceback.format_exception(error))
+        directory.traceback_file.write_text(without_secrets(told), encoding="utf-8")
         directory.write_record(status="failed", error=said)
     if not mistake:
         traceback.print_exception(error)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -14,6 +13,7 @@ from diffexp.apps.own_settings import find_run
 from diffexp.denoiser import Denoiser
 from diffexp.ema import Ema
 from diffexp.sampling import Samples
+from diffexp.studies import Run
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def trained(cfg: DictConfig) -> Trained:
     """
     run = find_run(cfg.run)
     own = OmegaConf.create(run.config)
-    checkpoint = _checkpoint(run.path, own)
+    checkpoint = _checkpoint(run, own)
     said = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     merged = {key: said[key] for key in ("sampling", "trainer", "cache") if key in said}
     replaced = cast(DictConfig, OmegaConf.merge(own, merged))
@@ -63,11 +63,15 @@ def trained(cfg: DictConfig) -> Trained:
     return Trained(replaced, parts.to(where), denoiser, where, step, run.record)
 
 
-def _checkpoint(path: Path, own: Any) -> dict[str, Any]:
-    file = path / "checkpoints" / "last.ckpt"
-    if not file.is_file():
+def _checkpoint(run: Run, own: Any) -> dict[str, Any]:
+    file = run.file("checkpoints/last.ckpt")
+    if file is None and (run.path / "checkpoints/last.ckpt").is_file():
+        raise ValueError(
+            f"run={run.path}: its checkpoint is a link out of the study, and is not followed. Copy it there."
+        )
+    if file is None:
         raise FileNotFoundError(
-            f"run={path}: no checkpoint yet ({file.name} is missing). A run writes one every checkpoint.every_n_steps "
-            "and at its end; type its command again to go on."
+            f"run={run.path}: no checkpoint yet (last.ckpt is missing). A run writes one every "
+            "checkpoint.every_n_steps and at its end; type its command again to go on."
         )
     return read_checkpoint(file, cast(dict[str, Any], OmegaConf.to_container(own)))

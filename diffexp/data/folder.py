@@ -13,6 +13,8 @@ from diffexp.data.decode import decode, stack
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 
+_BOMBS = (Image.DecompressionBombWarning, Image.DecompressionBombError)
+
 
 def read_folder(folder: Path) -> Arrays:
     """The image files of `folder`, in the order of their names; a subfolder is a class.
@@ -74,7 +76,7 @@ def _pictures(files: Iterable[Path]) -> Iterator[tuple[str, Array]]:
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
                 with Image.open(path) as picture:
                     yield str(path), decode(picture, str(path))
-        except (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombWarning) as error:
+        except (OSError, SyntaxError, EOFError, struct.error, *_BOMBS) as error:
             raise ValueError(
                 f"{path} cannot be read as an image ({error}). Replace it or take it out of the folder."
             ) from error

@@ -2,12 +2,16 @@
 
 import gzip
 import math
+import struct
 import zlib
 from pathlib import Path
 
 import numpy as np
 
 from diffexp.data.arrays import Array, Arrays
+
+_LARGEST = 2**36
+"""Bytes; larger sets do not fit in a memory."""
 
 IMAGES, LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
 
@@ -35,27 +39,35 @@ def read_idx_folder(folder: Path) -> Arrays:
 
 def read_idx(path: Path, ndim: int) -> Array:
     """One idx file of bytes with `ndim` axes: magic 0, 0, 8, ndim; big-endian uint32 sizes; data."""
-    content = path.read_bytes()
-    if not content:
+    if path.stat().st_size == 0:
         raise ValueError(f"{path} is an empty file (0 bytes). Download it again.")
-    if path.suffix == ".gz":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"{path} is damaged or only a part ({error}). Download it again.") from error
-    header = 4 + 4 * ndim
-    if content[:4] != bytes([0, 0, 8, ndim]) or len(content) < header:
+    size = 4 + 4 * ndim
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            header = file.read(size)
+            shape = _shape(header, ndim)
+            if shape is None:
+                raise ValueError(
+                    f"{path} starts with the bytes {header[:4].hex(' ') or '(none)'}, but an idx file of bytes with "
+                    f"{ndim} axes starts with 00 00 08 {ndim:02x}. Download it again."
+                )
+            announced = math.prod(shape)
+            content = file.read(min(announced, _LARGEST))  # a packed file may hold a thousand times its size
+            held = "more" if file.read(1) else len(content)
+    except (OSError, EOFError, zlib.error, MemoryError) as error:
+        raise ValueError(f"{path} is damaged or only a part ({error}). Download it again.") from error
+    if held != announced:
         raise ValueError(
-            f"{path} starts with the bytes {content[:4].hex(' ') or '(none)'}, but an idx file of bytes with "
-            f"{ndim} axes starts with 00 00 08 {ndim:02x}. Download it again."
+            f"{path} announces {' x '.join(map(str, shape))} = {announced} bytes but holds {held}. Download it again."
         )
-    shape = tuple(int(n) for n in np.frombuffer(content, ">u4", ndim, offset=4))
-    if len(content) - header != math.prod(shape):
-        raise ValueError(
-            f"{path} announces {' x '.join(map(str, shape))} = {math.prod(shape)} bytes but holds "
-            f"{len(content) - header}. Download it again."
-        )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _shape(header: bytes, ndim: int) -> tuple[int, ...] | None:
+    """The sizes that a header announces; None if it is cut off or another format's."""
+    if header[:4] != bytes([0, 0, 8, ndim]) or len(header) != 4 + 4 * ndim:
+        return None
+    return struct.unpack(f">{ndim}I", header[4:])
 
 
 def _find(folder: Path, name: str) -> Path:

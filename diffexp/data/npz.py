@@ -1,5 +1,6 @@
 """NumPy's .npz files."""
 
+import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -27,10 +28,11 @@ def read_npz(path: Path) -> Arrays:
             "Copy it again, or write it with numpy.savez(path, images=..., labels=...)."
         )
     try:
+        _refuse_larger_than_memory(path)
         with np.load(path, allow_pickle=False) as file:
             found: dict[str, Array] = {key: _array(path, file, key) for key in KEYS if key in file.files}
             names = file.files
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, MemoryError) as error:
         raise ValueError(f"data.path={path} is damaged ({error}). Copy or write it again.") from error
     if "images" not in found:
         raise ValueError(
@@ -44,6 +46,18 @@ def read_npz(path: Path) -> Arrays:
         found.get("images_test"),
         found.get("labels_test"),
     )
+
+
+def _refuse_larger_than_memory(path: Path) -> None:
+    """A few MB may unpack to any size, and the whole set is held in memory."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with zipfile.ZipFile(path) as packed:
+        size = sum(member.file_size for member in packed.infolist() if member.filename.removesuffix(".npy") in KEYS)
+    if size > memory:
+        raise ValueError(
+            f"data.path={path} unpacks to {size / 2**30:.3g} GiB, and this machine has {memory / 2**30:.3g} GiB of "
+            "memory, where the whole set is held. Take fewer or smaller images."
+        )
 
 
 def _array(path: Path, file: Mapping[str, object], key: str) -> Array:

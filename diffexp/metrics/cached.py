@@ -1,7 +1,11 @@
 """Tensors that are computed once, whoever asks first, and read by everybody else."""
 
+import contextlib
+import glob
 import hashlib
-from collections.abc import Callable, Mapping
+import re
+import sys
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -10,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from diffexp.files import locked, replacing
+from diffexp.files import locked, replacing, try_locked
 
 Tensors: TypeAlias = dict[str, Tensor]
 
@@ -34,6 +38,18 @@ def content_fingerprint(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def cache_file(cache: Path, kind: str, of: str, wanted: str) -> Path:
+    """The file of a fingerprint, always inside `cache`: `of` is for people, and may come from a configuration.
+
+    Args:
+        cache: The folder for everything that is computed once.
+        kind: Its folder in there.
+        of: What it is made of, in words.
+        wanted: The fingerprint.
+    """
+    return cache / kind / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', of)[:80]}-{wanted[:16]}.safetensors"
+
+
 def cached(path: Path, wanted: str, build: Callable[[], Tensors]) -> Tensors:
     """What `build` returns, read from `path` if that holds what is wanted.
 
@@ -44,20 +60,41 @@ def cached(path: Path, wanted: str, build: Callable[[], Tensors]) -> Tensors:
         path: A safetensors file, written atomically.
         wanted: Fingerprint of everything that the result depends on.
         build: Computes the tensors; called at most once.
+
+    Raises:
+        OSError: The folder cannot be written to.
     """
     if path.exists() and isinstance(found := _read(path, wanted), dict):
         return found
-    with locked(path):
+    with _locked(path):
         if path.exists():
             found = _read(path, wanted)
             if isinstance(found, dict):
                 return found
             print(f"{path} is refused: {found}; it is computed again.", flush=True)
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+            left.unlink(missing_ok=True)  # of a process that was killed while it wrote; it had the lock, so it is dead
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in build().items()}
         with replacing(path) as part:
             content = content_fingerprint(tensors)
             part.write_bytes(save(tensors, {"fingerprint": wanted, "content": content}))
         return tensors
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Generator[None]:
+    """`files.locked`, with a word to whoever has to wait, or may not write there."""
+    with contextlib.ExitStack() as held:
+        try:
+            if not held.enter_context(try_locked(path, seconds=2.0)):
+                print(f"waiting for another process that is making {path} ...", file=sys.stderr, flush=True)
+                held.enter_context(locked(path))
+        except OSError as error:
+            raise OSError(
+                f"{path} is not there yet and cannot be made ({error}). Name a folder that can be written to, best on "
+                "a disk of this machine: cache=FOLDER, or DIFFEXP_CACHE."
+            ) from error
+        yield
 
 
 def _read(path: Path, wanted: str) -> Tensors | str:

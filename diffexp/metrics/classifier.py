@@ -19,7 +19,7 @@ from torch import Tensor
 from diffexp.data import Data, Split
 from diffexp.data.pixels import Pixels, to_float
 from diffexp.draws import Draws
-from diffexp.metrics.cached import Tensors, cached, content_fingerprint, fingerprint, source_fingerprint
+from diffexp.metrics.cached import Tensors, cache_file, cached, content_fingerprint, fingerprint, source_fingerprint
 from diffexp.metrics.determinism import deterministic_algorithms, fixed_draws
 from diffexp.metrics.features import FeatureRecipe, Features, FeatureVectors
 from diffexp.shapes import Images
@@ -113,7 +113,7 @@ class TrainedClassifier(FeatureRecipe):
         self.refuse(data)
         classes = cast(int, data.classes)
         wanted = fingerprint("classifier", data.fingerprint(), self, source_fingerprint(__file__))
-        path = cache / "classifier" / f"{data.name}-{wanted[:16]}.safetensors"
+        path = cache_file(cache, "classifier", data.name, wanted)
         tensors = cached(path, wanted, lambda: self._train(data, classes, device))
         network = self._network(data, classes)
         accuracy = float(tensors.pop("heldout_accuracy"))

@@ -7,7 +7,7 @@ import torch
 
 from diffexp.data import Data
 from diffexp.metrics import distance
-from diffexp.metrics.cached import Tensors, cached, fingerprint, source_fingerprint
+from diffexp.metrics.cached import Tensors, cache_file, cached, fingerprint, source_fingerprint
 from diffexp.metrics.features import Features, FeatureVectors
 
 KID_FEATURES = 10_000
@@ -45,7 +45,7 @@ class Floor:
 def reference(features: Features, data: Data, cache: Path) -> Reference:
     """The training set's statistics, computed once per data set and features."""
     wanted = _fingerprint("train", data.size("train"), features, data)
-    path = cache / "reference" / f"{data.name}-{features.name}-{wanted[:16]}.safetensors"
+    path = cache_file(cache, "reference", f"{data.name}-{features.name}", wanted)
     tensors = cached(path, wanted, lambda: _statistics(features, data))
     moments = distance.Moments(tensors["total"], tensors["outer"], int(tensors["count"]))
     return Reference(moments, tensors["features"])
@@ -55,7 +55,7 @@ def floor(features: Features, data: Data, count: int, against: Reference, cache:
     """The distance of `count` held-out images (or all, if they are fewer) from the training set."""
     count = min(count, data.size("heldout"))
     wanted = _fingerprint("heldout", count, features, data)
-    path = cache / "reference" / f"{data.name}-{features.name}-floor-{wanted[:16]}.safetensors"
+    path = cache_file(cache, "reference", f"{data.name}-{features.name}-floor", wanted)
     tensors = cached(path, wanted, lambda: _floor(features, data, count, against))
     return Floor(float(tensors["frechet"]), float(tensors["kid"]), count)
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from diffexp.plain_text import printable
 from diffexp.report.facts import choosing, facts
 from diffexp.report.failures import cautions, failures
 from diffexp.report.metrics import Metric
@@ -23,17 +24,17 @@ _WIDE = Console(width=10_000)
 
 def print_summary(summary: Summary, console: Console) -> None:
     """The question, the numbers, what went wrong, the verdict. Names are text, never markup."""
-    console.print(Text(f"{summary.study}: {question(summary)}", style="bold"))
-    console.print(Text(" ".join([f"{progress(summary)}.", *facts(summary), f"Equal for all: {_equal(summary)}."])))
+    console.print(_text(f"{summary.study}: {question(summary)}", style="bold"))
+    console.print(_text(" ".join([f"{progress(summary)}.", *facts(summary), f"Equal for all: {_equal(summary)}."])))
     _print_tables(summary, console, "At equal learning rates" if summary.best_rate else None)
     if summary.best_rate:
         _print_tables(summary.best_rate, console, "Each at its best learning rate")
-        console.print(Text(choosing(summary.best_rate), style="dim"))
-    console.print(Text(legend(summary), style="dim"))
+        console.print(_text(choosing(summary.best_rate), style="dim"))
+    console.print(_text(legend(summary), style="dim"))
     for sentence in [*cautions(summary), *failures(summary)]:
-        console.print(Text(f"! {sentence}", style="yellow"))
+        console.print(_text(f"! {sentence}", style="yellow"))
     for sentence in headline(summary):
-        console.print(Text(sentence, style="bold"))
+        console.print(_text(sentence, style="bold"))
 
 
 def legend(summary: Summary) -> str:
@@ -57,7 +58,7 @@ def _print_tables(summary: Summary, console: Console, title: str | None) -> None
     names = [row.names(summary.columns) for row in summary.rows]
     if sum(max(map(cell_len, column)) + 1 for column in zip(keys, *names, strict=True)) > console.width - _FOR_NUMBERS:
         for number_, row in enumerate(summary.rows, start=1):
-            console.print(Text(f"#{number_} {row.label}", style="bold"))
+            console.print(_text(f"#{number_} {row.label}", style="bold"))
         keys, names = ["row"], [[f"#{place}"] for place in range(1, len(names) + 1)]
     columns = [_column(summary, metric) for metric in summary.metrics]
     beliefs = [column for metric, column in zip(summary.metrics, columns, strict=True) if not metric.of_samples]
@@ -89,7 +90,7 @@ def _width(table: Table) -> int:
 def _column(summary: Summary, metric: Metric) -> list[Text]:
     """A metric's heading, cells and floor."""
     cells = [_cell(summary.cell(row, metric)) for row in summary.rows]
-    return [Text(_heading(metric)), *cells, Text(_floor(summary, metric), style="dim")]
+    return [_text(_heading(metric)), *cells, Text(_floor(summary, metric), style="dim")]
 
 
 def _table(
@@ -97,13 +98,13 @@ def _table(
 ) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for key in keys:
-        table.add_column(Text(key), style="bold", no_wrap=True)
+        table.add_column(_text(key), style="bold", no_wrap=True)
     table.add_column("n", justify="right", no_wrap=True)
     for column in columns:
         table.add_column(column[0], justify="right", no_wrap=True)
     for place, row in enumerate(summary.rows):
         cells = [column[place + 1] for column in columns]
-        table.add_row(*map(Text, names[place]), Text(status(row).replace(", ", "\n")), *cells)
+        table.add_row(*map(_text, names[place]), _text(status(row).replace(", ", "\n")), *cells)
     floors = [column[-1] for column in columns]
     if any(floors):
         table.add_row(Text("floor", style="dim"), *[""] * len(keys), *floors)
@@ -143,6 +144,11 @@ def _heading(metric: Metric) -> str:
 
 def _equal(summary: Summary) -> str:
     return ", ".join(f"{key} {value}" for key, value in summary.common.items()) or "nothing"
+
+
+def _text(words: str, style: str = "") -> Text:
+    """Words of a run as they are: no markup, and nothing that a terminal obeys."""
+    return Text(printable(words), style=style)
 
 
 def as_text(summary: Summary, width: int = 110) -> str:
