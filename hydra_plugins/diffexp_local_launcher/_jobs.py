@@ -18,6 +18,7 @@ from hydra.types import HydraContext
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from diffexp.progress import progress
 from hydra_plugins.diffexp_local_launcher._narrator import say
 
 # A job is one run, so what told the sweep how to run many is left out of its command.
@@ -90,9 +91,8 @@ def plan(launcher: Sweep, job_overrides: Sequence[Sequence[str]], first: int) ->
     setup_globals()
     sweep: Any = launcher.config
     folder = Path(os.path.abspath(str(sweep.hydra.sweep.dir)))  # noqa: PTH100
-    outcomes = [
-        _composed(launcher, list(overrides), first + index, folder) for index, overrides in enumerate(job_overrides)
-    ]
+    every = progress(enumerate(job_overrides, first), len(job_overrides), "composing the jobs")
+    outcomes = [_composed(launcher, list(overrides), number, folder) for number, overrides in every]
     program: list[str] = []
     runs: list[Run] = []
     for overrides, outcome in zip(job_overrides, outcomes, strict=True):
