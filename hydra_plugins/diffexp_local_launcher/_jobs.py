@@ -16,6 +16,7 @@ from hydra.core.utils import JobReturn, JobStatus, filter_overrides, setup_globa
 from hydra.errors import CompactHydraException
 from hydra.types import HydraContext
 from hydra.utils import get_method
+from hydra.version import base_at_least
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from diffexp.progress import progress
@@ -154,11 +155,12 @@ def _composed(launcher: Sweep, overrides: list[str], number: int, folder: Path) 
     directory = str(folder / str(job.hydra.sweep.subdir))
     with read_write(job.hydra.runtime), open_dict(job.hydra.runtime):
         job.hydra.runtime.output_dir = directory
+    moves = job.hydra.job.chdir if job.hydra.job.chdir is not None else not base_at_least("1.2")
     return JobReturn(
         overrides=overrides,
         cfg=OmegaConf.masked_copy(job, [key for key in job if key != "hydra"]),
         hydra_cfg=OmegaConf.masked_copy(job, ["hydra"]),
-        working_dir=directory,
+        working_dir=directory if moves else job.hydra.runtime.cwd,
         task_name=job.hydra.job.name,
     )
 
@@ -179,7 +181,7 @@ def _overrides(job: JobReturn, folder: Path) -> list[str]:
         f"hydra.job.num={hydra.job.num}",
         f"hydra.job.id={hydra.job.id}",
         f"hydra.sweep.dir={_quoted(folder)}",
-        f"hydra.run.dir={_quoted(job.working_dir)}",
+        f"hydra.run.dir={_quoted(hydra.runtime.output_dir)}",
     ]
 
 
