@@ -125,7 +125,7 @@ def test_a_job_that_outlives_its_sweep_keeps_its_slot(tmp_path: Path) -> None:
     assert alive(job)
     waiting = launching(second, *one, meeting=tmp_path)
     assert waiting.stdout is not None
-    assert "other sweeps on this machine hold all 1 slots: waiting for one\n" in waiting.stdout
+    assert "every slot of this machine (1 in all) is held by other sweeps: waiting for one\n" in waiting.stdout
     assert not (second / "ran").exists()
     os.kill(job, signal.SIGKILL)
     os.kill(child, signal.SIGKILL)
@@ -153,6 +153,7 @@ def test_a_folder_of_somebody_elses_is_refused(tmp_path: Path) -> None:
     done = subprocess.run(words("number=1"), cwd=folder, env=environment(folder), capture_output=True, text=True)
     assert done.returncode == 1
     assert "is not yours" in done.stderr
+    assert "Traceback" not in done.stderr
     assert not (folder / "ran").exists()
 
 

@@ -65,7 +65,7 @@ class Display(Narrator):
     def waiting(self, seconds: float) -> None:
         """No slot has been free for this time."""
         if seconds > _PATIENCE and not self.running and not self.note:
-            self.note = f"other sweeps on this machine hold all {self.slots} slots: waiting for one"
+            self.note = f"every slot of this machine ({self.slots} in all) is held by other sweeps: waiting for one"
             if not self.live:
                 say(self.note)
 

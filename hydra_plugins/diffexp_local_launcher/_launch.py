@@ -30,7 +30,7 @@ def launch(launcher: "LocalLauncher", job_overrides: Sequence[Sequence[str]], fi
         first: The number of the first of them in the sweep.
 
     Raises:
-        JobError: The program cannot be started again as it was.
+        JobError: The program cannot be started again as it was, or the slots are not to be had.
         KeyboardInterrupt, SystemExit: A signal ended the jobs.
     """
     planned = plan(launcher, job_overrides, first)
@@ -63,6 +63,8 @@ def _run(launcher: "LocalLauncher", planned: Plan, returned: Path) -> None:
     try:
         with display.shown():
             codes = run_all(jobs, slots, display, at_a_time, stagger, launcher.fail_fast)
+    except PermissionError as error:
+        raise JobError(str(error)) from None
     except StoppedError as stopped:
         say(f"{stopped}: all jobs were ended; {display.done} of {len(jobs)} had finished")
         if str(stopped) == "SIGINT":
