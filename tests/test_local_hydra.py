@@ -106,8 +106,8 @@ def test_hydra_is_told_the_same_as_by_its_own_launcher(folder: Path) -> None:
     """Overrides of every kind, a job that fails between others that do not, what tasks return, folders and files."""
     words = (
         f"text={','.join([quoted(text) for text in TEXTS[:4]] + ['wrong'] + [quoted(text) for text in TEXTS[4:]])}",
-        "lists=[[1,[a,'b c']],[{k: [null, true, 0.5]}]]", "+new=1", "++keep.a=null", "~drop", "~keep.b=2",
-        "+more={x: {y: [1]}}", "hydra.sweep.dir=out",
+        "lists=[[1,[a,'b c']],[{k: [null, true, 0.5]}]]", "+new=1", "++keep.a=3", "~drop", "~keep.b=2",
+        "+seen='${keep.a}'", "+more={x: {y: [1]}}", "hydra.sweep.dir=out",
         "hydra.sweep.subdir='n ${hydra.job.num}'",
     )  # fmt: skip
     basic, by_hydra = swept_by("basic", folder, *words)

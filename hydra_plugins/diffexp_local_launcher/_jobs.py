@@ -169,7 +169,10 @@ def _overrides(job: JobReturn, folder: Path) -> list[str]:
     """The job's overrides as those of a single run that writes where the sweep would."""
     assert job.hydra_cfg is not None
     hydra: DictConfig = job.hydra_cfg.hydra
-    typed: list[str] = [*hydra.overrides.hydra, *hydra.overrides.task]
+    # As they were typed: to read them one by one would resolve the interpolations that stand in them.
+    typed: list[Any] = [
+        word for words in (hydra.overrides.hydra, hydra.overrides.task) for word in OmegaConf.to_container(words)
+    ]
     kept = [
         str(override.input_line)
         for override in OverridesParser.create().parse_overrides(typed)
