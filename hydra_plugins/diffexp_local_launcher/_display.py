@@ -1,5 +1,6 @@
 """What a sweep of this machine says: the narrator's lines and, in a terminal, a table of what runs at the moment."""
 
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 _PATIENCE = 2.0  # seconds without a free slot before that is said
 _NEXT = 3  # jobs that wait, shown below those that run
+_WIDEST = 40  # characters of a job's overrides
 
 
 class Display(Narrator):
@@ -22,15 +24,22 @@ class Display(Narrator):
     Args:
         logs: As of `Narrator`.
         numbers: As of `Narrator`.
-        names: As of `Narrator`.
+        overrides: Those of each job.
         at_a_time: As of `Narrator`.
         slots: How many there are.
     """
 
     def __init__(
-        self, logs: Sequence[Path], numbers: Sequence[int], names: Sequence[str], at_a_time: int, slots: int
+        self,
+        logs: Sequence[Path],
+        numbers: Sequence[int],
+        overrides: Sequence[Sequence[str]],
+        at_a_time: int,
+        slots: int,
     ) -> None:
-        super().__init__(logs, numbers, names, at_a_time)
+        super().__init__(logs, numbers, [" ".join(words) for words in overrides], at_a_time)
+        shared = set[str]().union(*overrides[:1]).intersection(*overrides) if len(overrides) > 1 else set[str]()
+        self.differences = [" ".join(word for word in words if word not in shared) for words in overrides]
         self.slots = slots
         self.places: dict[int, str] = {}
         self.note = ""
@@ -82,15 +91,18 @@ class Display(Narrator):
         now = time.monotonic()
         running = dict(self.running)  # this is another thread
         grid = Table(box=None, expand=True, pad_edge=False, header_style="bold")
-        for name, share in {"job": 0, "state": 0, "overrides": 2, "slot": 0, "for": 0, "last line": 3}.items():
-            grid.add_column(name, ratio=share or None, no_wrap=True, overflow="ellipsis")
+        for name in ("job", "state", "overrides", "slot", "for", "ETA"):
+            grid.add_column(name, no_wrap=True, max_width=_WIDEST if name == "overrides" else None)
+        grid.add_column("last line", no_wrap=True, ratio=1)  # takes the rest
         for index, start in running.items():
-            said = (last_lines(self.logs[index]) or [""])[-1].strip()
-            row = ("running", self.names[index], self.places.get(index, ""), duration(now - start), said)
+            said = next((line for line in reversed(last_lines(self.logs[index])) if not line.startswith(" ")), "")
+            eta = re.search(r"\bETA (\d[\d:]*)", said)  # a narrow terminal cuts lines off before it
+            spent, left = duration(now - start), eta[1] if eta else ""
+            row = ("running", self.differences[index], self.places.get(index, ""), spent, left, said)
             grid.add_row(f"#{self.numbers[index]}", *map(Text, row))
         first = len(self.places)  # they start in order
         for index in range(first, min(first + _NEXT, len(self.logs))):
-            grid.add_row(f"#{self.numbers[index]}", "waiting", Text(self.names[index]), style="dim")
+            grid.add_row(f"#{self.numbers[index]}", "waiting", Text(self.differences[index]), style="dim")
         counts = [f"{self.done} of {len(self.logs)} ended", f"{self.failed} failed" if self.failed else ""]
         counts += [f"{len(running)} running", f"{len(self.logs) - first} waiting" if first < len(self.logs) else ""]
         counts += [self.left() if self.seconds and self.done < len(self.logs) else "", self.note]

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, filter_overrides
 
 from hydra_plugins.diffexp_local_launcher._display import Display
 from hydra_plugins.diffexp_local_launcher._jobs import JobError, Plan, plan
@@ -57,7 +57,8 @@ def _run(launcher: "LocalLauncher", planned: Plan, returned: Path) -> None:
         for run in runs
     ]
     numbers = [run.number for run in runs]
-    display = Display([job.log for job in jobs], numbers, [run.name for run in runs], at_a_time, len(slots))
+    overrides = [filter_overrides(run.outcome.overrides or ()) for run in runs]
+    display = Display([job.log for job in jobs], numbers, overrides, at_a_time, len(slots))
     where = f" on GPU {', '.join(gpus)}" if gpus else ""
     say(f"{len(jobs)} jobs, {min(at_a_time, len(jobs))} at a time{where}; what they print goes to {logs}")
     try:
