@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check slurm bench chaos clean
+.PHONY: demo test check slurm bench chaos thousand clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -36,6 +36,10 @@ bench: .venv/installed
 # Kills runs wherever it hurts, types their command again, and compares them with one left in peace.
 chaos: .venv/installed
 	$(BIN)/python tests/chaos.py
+
+# Sweeps a thousand trivial jobs, a tenth of which crash, and counts them: minutes.
+thousand: .venv/installed
+	$(BIN)/python tests/thousand.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache

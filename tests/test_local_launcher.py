@@ -1,105 +1,22 @@
 """`hydra/launcher=local` on small real Hydra applications that know nothing of diffexp."""
 
-import json
 import os
 import re
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-from small_conf import write
+from small_app import alive, environment, launched, launching, seen, sleepers, small_app
 
 from hydra_plugins.diffexp_local_launcher._narrator import Narrator, duration
-
-APP = """
-import json
-import os
-import sys
-import time
-from pathlib import Path
-
-import hydra
-from hydra.core.hydra_config import HydraConfig
-
-
-@hydra.main(config_path="conf", config_name="config", version_base="1.3")
-def main(cfg):
-    job = HydraConfig.get()
-    start = time.time()
-    Path("ran").mkdir(exist_ok=True)
-    Path(f"ran/{job.job.num}.start").touch()
-    if cfg.wait_for:  # another job, which must be running at the same time
-        while not Path(f"ran/{cfg.wait_for}.start").exists():
-            time.sleep(0.02)
-    if cfg.sleeper or cfg.number in cfg.sleepers:
-        import subprocess
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-        Path(f"ran/{job.job.num}.pids").write_text(f"{os.getpid()} {child.pid}")
-        time.sleep(60)
-    if cfg.number in cfg.broken:
-        raise RuntimeError(f"number {cfg.number} is broken")
-    seen = {"text": cfg.text, "choice": cfg.group.name, "out": job.runtime.output_dir, "cwd": os.getcwd()}
-    seen |= {key: os.environ.get(key) for key in ("OMP_NUM_THREADS", "MARK")} | {"argv": sys.argv[1:]}
-    Path(f"ran/{job.job.num}.json").write_text(json.dumps(seen))
-    print(f"number {cfg.number} is fine")
-
-
-def finished(cfg):
-    number = HydraConfig.get().job.num
-    return f"number {cfg.number} is there" if Path(f"ran/{number}.json").exists() else None
-
-
-if __name__ == "__main__":
-    main()
-"""
-
-CONF = {
-    "config.yaml": """
-        defaults:
-          - group: ours
-          - _self_
-        text: plain
-        number: 0
-        broken: []
-        wait_for: null
-        sleeper: false
-        sleepers: []
-        hydra:
-          sweep:
-            dir: out/${text}
-          job:
-            env_set:
-              MARK: set
-    """,
-    "group/ours.yaml": "name: ours",
-}
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write(tmp_path / "pkg", {"app.py": APP, "__init__.py": ""})
-    write(tmp_path / "pkg" / "conf", {**CONF, "__init__.py": ""})
-    write(tmp_path / "more", {"group/mine.yaml": "name: mine"})
-    return tmp_path
-
-
-def launched(
-    folder: Path, *arguments: str, program: tuple[str, ...] = ("pkg/app.py",)
-) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
-    return subprocess.run(
-        [sys.executable, *program, "-m", *arguments, "hydra/launcher=local"],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-
-
-def seen(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(file.read_text()) for file in sorted((folder / "ran").glob("*.json"))]
+    return small_app(tmp_path)
 
 
 def test_as_many_jobs_run_at_a_time_as_there_are_slots(folder: Path) -> None:
@@ -164,9 +81,9 @@ def test_a_jobs_log_opens_with_a_command_that_repeats_it(folder: Path) -> None:
     assert log[-1] == "number 8 is fine"
     (before,) = seen(folder)
     (folder / "ran" / "0.json").unlink()
-    environment = {**os.environ, "OMP_NUM_THREADS": before["OMP_NUM_THREADS"]}
-    subprocess.run(shlex.split(log[0].removeprefix("$ ")), cwd=folder, env=environment, check=True)
-    assert seen(folder) == [before]
+    own = environment(folder) | {"OMP_NUM_THREADS": before["OMP_NUM_THREADS"]}
+    subprocess.run(shlex.split(log[0].removeprefix("$ ")), cwd=folder, env=own, check=True)
+    assert [{**job, "span": 0} for job in seen(folder)] == [{**before, "span": 0}]
 
 
 def test_jobs_that_the_application_calls_finished_are_not_started(folder: Path) -> None:
@@ -209,31 +126,11 @@ def test_times_are_told_in_the_units_that_matter() -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 128 + signal.SIGTERM)])
 def test_a_signal_ends_every_job_and_what_it_started(folder: Path, number: int, code: int) -> None:
-    line = [
-        sys.executable,
-        "pkg/app.py",
-        "-m",
-        "hydra/launcher=local",
-        "hydra.launcher.jobs=2",
-        "sleeper=true",
-        "number=0,1,2",
-    ]
-    parent = subprocess.Popen(line, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    end = time.monotonic() + 30
-    while len(files := list((folder / "ran").glob("*.pids"))) < 2 or not all(f.read_text() for f in files):
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    parent = launching(folder, "hydra.launcher.jobs=2", "sleeper=true", "number=0,1,2")
+    pids = sleepers(folder, jobs=2)
     parent.send_signal(number)
     said = parent.communicate(timeout=30)[0]
     assert parent.returncode == code, said
     assert "all jobs were ended; 0 of 3 had finished" in said
     assert not (folder / "ran" / "2.start").exists()
-    assert not [pid for file in files for pid in file.read_text().split() if alive(int(pid))]
-
-
-def alive(pid: int) -> bool:
-    """Whether the process still runs; one that only waits to be collected does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    assert not [pid for pid in pids if alive(pid)]

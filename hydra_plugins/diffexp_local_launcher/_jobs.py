@@ -16,8 +16,10 @@ from hydra.core.utils import JobReturn, JobStatus, filter_overrides, setup_globa
 from hydra.errors import CompactHydraException
 from hydra.types import HydraContext
 from hydra.utils import get_method
+from hydra.version import base_at_least
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from diffexp.progress import progress
 from hydra_plugins.diffexp_local_launcher._narrator import say
 
 # A job is one run, so what told the sweep how to run many is left out of its command.
@@ -90,9 +92,8 @@ def plan(launcher: Sweep, job_overrides: Sequence[Sequence[str]], first: int) ->
     setup_globals()
     sweep: Any = launcher.config
     folder = Path(os.path.abspath(str(sweep.hydra.sweep.dir)))  # noqa: PTH100
-    outcomes = [
-        _composed(launcher, list(overrides), first + index, folder) for index, overrides in enumerate(job_overrides)
-    ]
+    every = progress(enumerate(job_overrides, first), len(job_overrides), "composing the jobs")
+    outcomes = [_composed(launcher, list(overrides), number, folder) for number, overrides in every]
     program: list[str] = []
     runs: list[Run] = []
     for overrides, outcome in zip(job_overrides, outcomes, strict=True):
@@ -154,11 +155,12 @@ def _composed(launcher: Sweep, overrides: list[str], number: int, folder: Path) 
     directory = str(folder / str(job.hydra.sweep.subdir))
     with read_write(job.hydra.runtime), open_dict(job.hydra.runtime):
         job.hydra.runtime.output_dir = directory
+    moves = job.hydra.job.chdir if job.hydra.job.chdir is not None else not base_at_least("1.2")
     return JobReturn(
         overrides=overrides,
         cfg=OmegaConf.masked_copy(job, [key for key in job if key != "hydra"]),
         hydra_cfg=OmegaConf.masked_copy(job, ["hydra"]),
-        working_dir=directory,
+        working_dir=directory if moves else job.hydra.runtime.cwd,
         task_name=job.hydra.job.name,
     )
 
@@ -167,7 +169,10 @@ def _overrides(job: JobReturn, folder: Path) -> list[str]:
     """The job's overrides as those of a single run that writes where the sweep would."""
     assert job.hydra_cfg is not None
     hydra: DictConfig = job.hydra_cfg.hydra
-    typed: list[str] = [*hydra.overrides.hydra, *hydra.overrides.task]
+    # As they were typed: to read them one by one would resolve the interpolations that stand in them.
+    typed: list[Any] = [
+        word for words in (hydra.overrides.hydra, hydra.overrides.task) for word in OmegaConf.to_container(words)
+    ]
     kept = [
         str(override.input_line)
         for override in OverridesParser.create().parse_overrides(typed)
@@ -179,7 +184,7 @@ def _overrides(job: JobReturn, folder: Path) -> list[str]:
         f"hydra.job.num={hydra.job.num}",
         f"hydra.job.id={hydra.job.id}",
         f"hydra.sweep.dir={_quoted(folder)}",
-        f"hydra.run.dir={_quoted(job.working_dir)}",
+        f"hydra.run.dir={_quoted(hydra.runtime.output_dir)}",
     ]
 
 

@@ -2,20 +2,27 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, filter_overrides
 
-from hydra_plugins.diffexp_local_launcher._jobs import JobError, plan
-from hydra_plugins.diffexp_local_launcher._narrator import Narrator, say
+from hydra_plugins.diffexp_local_launcher._display import Display
+from hydra_plugins.diffexp_local_launcher._jobs import JobError, Plan, plan
+from hydra_plugins.diffexp_local_launcher._narrator import say
 from hydra_plugins.diffexp_local_launcher._processes import Job, StoppedError, run_all
+from hydra_plugins.diffexp_local_launcher._returned import CALLBACK, FILE, read_returned
+from hydra_plugins.diffexp_local_launcher._slots import cpu_slots, gpu_slots, usable_cpus, visible_gpus
 
 if TYPE_CHECKING:
     from hydra_plugins.diffexp_local_launcher.local_launcher import LocalLauncher
 
+_STAGGER = 1.0  # seconds, with GPUs: not all jobs read the libraries and start CUDA in the same moment
+
 
 def launch(launcher: "LocalLauncher", job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
-    """Runs a batch of jobs, so many at a time, and says when each starts and ends.
+    """Runs a batch of jobs, each in a slot of this machine, and says when each starts and ends.
 
     Args:
         launcher: The sweep's settings.
@@ -23,50 +30,57 @@ def launch(launcher: "LocalLauncher", job_overrides: Sequence[Sequence[str]], fi
         first: The number of the first of them in the sweep.
 
     Raises:
-        JobError: The program cannot be started again as it was.
+        JobError: The program cannot be started again as it was, or the slots are not to be had.
         KeyboardInterrupt, SystemExit: A signal ended the jobs.
     """
     planned = plan(launcher, job_overrides, first)
-    runs = planned.runs
-    if not runs:
-        return planned.outcomes
-    logs = planned.folder / "logs"
+    if planned.runs:
+        with TemporaryDirectory(prefix="returned-") as returned:
+            _run(launcher, planned, Path(returned))
+    return planned.outcomes
+
+
+def _run(launcher: "LocalLauncher", planned: Plan, returned: Path) -> None:
+    runs, logs = planned.runs, planned.folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
+    gpus = visible_gpus() if launcher.gpus is None else launcher.gpus
+    slots = gpu_slots(gpus, launcher.jobs_per_gpu) if gpus else cpu_slots(launcher.jobs or len(usable_cpus()))
+    at_a_time = min(launcher.jobs or len(slots), len(slots))
+    stagger = launcher.stagger if launcher.stagger is not None else _STAGGER if gpus else 0.0
     jobs = [
         Job(
-            command=run.command,
+            command=[*run.command, CALLBACK],
             folder=launcher.config.hydra.runtime.cwd,
-            environment={**_shared(launcher), **os.environ, **run.environment},
+            environment={**_shared(at_a_time), **os.environ, FILE: f"{returned}/{run.number}", **run.environment},
             log=logs / f"{run.number}.log",
         )
         for run in runs
     ]
     numbers = [run.number for run in runs]
-    narrator = Narrator([job.log for job in jobs], numbers, [run.name for run in runs], launcher.jobs)
-    say(f"{len(jobs)} jobs, {min(launcher.jobs, len(jobs))} at a time; what they print goes to {logs}")
-
-    def ended(index: int, code: int, seconds: float) -> None:
-        state = "done" if code == 0 else f"FAILED (exit code {code})" if code > 0 else f"KILLED (signal {-code})"
-        narrator.ended(index, state, seconds)
-
+    overrides = [filter_overrides(run.outcome.overrides or ()) for run in runs]
+    display = Display([job.log for job in jobs], numbers, overrides, at_a_time, len(slots))
+    where = f" on GPU {', '.join(gpus)}" if gpus else ""
+    say(f"{len(jobs)} jobs, {min(at_a_time, len(jobs))} at a time{where}; what they print goes to {logs}")
     try:
-        codes = run_all(jobs, launcher.jobs, narrator.started, ended, launcher.fail_fast)
+        with display.shown():
+            codes = run_all(jobs, slots, display, at_a_time, stagger, launcher.fail_fast)
+    except PermissionError as error:
+        raise JobError(str(error)) from None
     except StoppedError as stopped:
-        say(f"{stopped}: all jobs were ended; {narrator.done} of {len(jobs)} had finished")
+        say(f"{stopped}: all jobs were ended; {display.done} of {len(jobs)} had finished")
         if str(stopped) == "SIGINT":
             raise KeyboardInterrupt from None
         raise SystemExit(128 + stopped.signal) from None
-    failed = [number for number, code in zip(numbers, codes, strict=True) if code]
+    failed = ", ".join(f"{number}.log" for number, code in zip(numbers, codes, strict=True) if code)
+    text = f"{display.failed} of {len(jobs)} jobs failed. What they printed is in {logs}: {failed}"
     for run, code in zip(runs, codes, strict=True):
-        named = ", ".join(f"{number}.log" for number in failed)
-        text = f"{len(failed)} of {len(jobs)} jobs failed. What they printed is in {logs}: {named}"
+        run.outcome.return_value = read_returned(returned / str(run.number))
         run.end(JobError(text) if code != 0 else None)
-    return planned.outcomes
 
 
-def _shared(launcher: "LocalLauncher") -> dict[str, str]:
+def _shared(at_a_time: int) -> dict[str, str]:
     """Set before the job's first import, for a library reads its number of threads once.
 
     Left alone, every job would start one thread for each core: many times slower than sharing the cores.
     """
-    return {"OMP_NUM_THREADS": str(max(1, launcher.cores // launcher.jobs)), "PYTHONUNBUFFERED": "1"}
+    return {"OMP_NUM_THREADS": str(max(1, len(usable_cpus()) // at_a_time)), "PYTHONUNBUFFERED": "1"}

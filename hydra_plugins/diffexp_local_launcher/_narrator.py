@@ -27,28 +27,30 @@ class Narrator:
         self.logs, self.numbers, self.names, self.at_a_time = logs, numbers, names, at_a_time
         self.seconds: list[float] = []
         self.running: dict[int, float] = {}
+        self.failed = 0
 
     @property
     def done(self) -> int:
         """How many jobs have ended."""
         return len(self.seconds)
 
-    def started(self, index: int) -> None:
-        """A job starts."""
+    def started(self, index: int, where: str = "") -> None:
+        """A job starts, on this part of the machine."""
         self.running[index] = time.monotonic()
-        say(f"#{self.numbers[index]} started: {self.names[index]}")
+        say(f"#{self.numbers[index]} started{where and f' on {where}'}: {self.names[index]}")
 
     def ended(self, index: int, state: str, seconds: float) -> None:
         """A job ended, in this state."""
         del self.running[index]
         self.seconds.append(seconds)
-        rest = f", {self._left()}" if self.done < len(self.logs) else ""
+        self.failed += state != "done"
+        rest = f", {self.left()}" if self.done < len(self.logs) else ""
         say(
             f"#{self.numbers[index]} {state} in {duration(seconds)}: {self.names[index]} "
             f"({self.done} of {len(self.logs)}{rest}){_last_words(self.logs[index])}"
         )
 
-    def _left(self) -> str:
+    def left(self) -> str:
         """Until the last job ends, if those to come take as long as those that ended."""
         left = len(self.logs) - self.done
         mean = sum(self.seconds) / self.done
@@ -60,14 +62,19 @@ class Narrator:
 
 def _last_words(path: Path) -> str:
     """The last line that a job printed and those that it continues, being indented; on lines of their own."""
-    if not path.exists():  # it ended before it began
-        return ""
+    said = last_lines(path)
+    first = max((i for i, line in enumerate(said) if not line.startswith(" ")), default=0)
+    return "".join(f"\n    {line[:1000]}" for line in said[first:])
+
+
+def last_lines(path: Path) -> list[str]:
+    """What a job printed last, without what others say in its log; none if it ended before it began."""
+    if not path.exists():
+        return []
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 16384))
         lines = file.read().decode(errors="replace").replace("\r", "\n").split("\n")
-    said = [line.rstrip() for line in lines if line.strip() and not line.startswith(_OF_OTHERS)]
-    first = max((i for i, line in enumerate(said) if not line.startswith(" ")), default=0)
-    return "".join(f"\n    {line[:1000]}" for line in said[first:])
+    return [line.rstrip() for line in lines if line.strip() and not line.startswith(_OF_OTHERS)]
 
 
 def duration(seconds: float) -> str:

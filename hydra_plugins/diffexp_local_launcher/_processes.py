@@ -1,7 +1,8 @@
-"""Processes side by side: a few at a time, each with its log, none left behind."""
+"""Processes side by side: each in a slot of the machine, each with its log, none left behind."""
 
 import asyncio
 import os
+import random
 import shlex
 import signal
 import time
@@ -9,8 +10,13 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
+
+from hydra_plugins.diffexp_local_launcher._slots import HeldSlot, Slot, first_free, slots_folder
 
 _GRACE = 30.0  # seconds that a job has to save its work and end once it was asked to
+
+_POLL = 0.05  # seconds between two looks for a free slot; many times less than a process takes to start
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)  # cluster's warnings too
 
@@ -23,6 +29,22 @@ class Job:
     folder: str
     environment: Mapping[str, str]
     log: Path
+
+
+class Listener(Protocol):
+    """Is told what happens to the jobs, by their index."""
+
+    def started(self, index: int, where: str) -> None:
+        """A job starts in this slot."""
+
+    def exited(self, index: int, code: int, seconds: float) -> None:
+        """A job ended by itself, with this exit code."""
+
+    def waiting(self, seconds: float) -> None:
+        """No slot has been free for this time."""
+
+    def stopping(self, why: str, grace: float) -> None:
+        """The jobs were asked to end, and have this many seconds."""
 
 
 class StoppedError(Exception):
@@ -39,52 +61,64 @@ class StoppedError(Exception):
 
 def run_all(
     jobs: Sequence[Job],
+    slots: Sequence[Slot],
+    listener: Listener,
     at_a_time: int,
-    started: Callable[[int], None],
-    ended: Callable[[int, int, float], None],
+    stagger: float = 0.0,
     fail_fast: bool = False,
 ) -> list[int | None]:
-    """Runs the jobs, a few at a time, and returns their exit codes (minus the signal that ended one).
+    """Runs the jobs, each in a slot, and returns their exit codes (minus the signal that ended one).
 
     Args:
         jobs: Started in this order.
-        at_a_time: How many may run at once.
-        started: Called with a job's index when it starts.
-        ended: Called with a job's index, its exit code and its seconds when it ends.
+        slots: That they may hold, and share with all other sweeps of this machine.
+        listener: Told of what happens.
+        at_a_time: How many may run at once, if there are slots for them.
+        stagger: Seconds between two starts, at least.
         fail_fast: The first job that fails ends the others with SIGTERM; None is their exit code, and that of those
             that were not started.
 
     Raises:
         StoppedError: This process got one of `_SIGNALS`. All jobs got it too, and all have ended.
+        PermissionError: The folder of the slots is somebody else's.
     """
-    return asyncio.run(_run_all(jobs, at_a_time, started, ended, fail_fast))
+    return asyncio.run(_run_all(jobs, slots, listener, at_a_time, stagger, fail_fast))
 
 
 async def _run_all(
-    jobs: Sequence[Job],
-    at_a_time: int,
-    started: Callable[[int], None],
-    ended: Callable[[int, int, float], None],
-    fail_fast: bool,
+    jobs: Sequence[Job], slots: Sequence[Slot], listener: Listener, at_a_time: int, stagger: float, fail_fast: bool
 ) -> list[int | None]:
-    slots = asyncio.Semaphore(at_a_time)
+    room, turn, folder = asyncio.Semaphore(at_a_time), asyncio.Lock(), slots_folder()
     signals: list[int] = []
+    earliest = 0.0
 
     async def run(index: int) -> int:
-        async with slots:
-            start = time.monotonic()
-            with jobs[index].log.open("ab") as log:
-                process = await _start(jobs[index], log.fileno())
+        nonlocal earliest
+        async with room:
+            async with turn:  # one looks for a slot at a time: they start in order
+                await asyncio.sleep(earliest - time.monotonic())
+                held = await _free(slots, folder, listener)
+                start = time.monotonic()
+                earliest = start + stagger
             try:
-                started(index)
-                code = await process.wait()
-            except asyncio.CancelledError:
-                await _end(process, signals[0] if signals else signal.SIGTERM)
-                raise
-            ended(index, code, time.monotonic() - start)
-            if code and fail_fast:
-                cancel_all_but(index)
-            return code
+                code = await run_in(held, index, start)
+            finally:
+                held.release()
+        if code and fail_fast:
+            cancel_all_but(index)
+        return code
+
+    async def run_in(held: HeldSlot, index: int, start: float) -> int:
+        with jobs[index].log.open("ab") as log:
+            process = await _start(jobs[index], log.fileno(), held)
+        try:
+            listener.started(index, held.slot.name)
+            code = await process.wait()
+        except asyncio.CancelledError:
+            await _end(process, signals[0] if signals else signal.SIGTERM)
+            raise
+        listener.exited(index, code, time.monotonic() - start)
+        return code
 
     tasks = [asyncio.create_task(run(index)) for index in range(len(jobs))]
 
@@ -94,6 +128,8 @@ async def _run_all(
                 task.cancel()
 
     def stop(number: int) -> None:
+        if not signals:
+            listener.stopping(signal.Signals(number).name, _GRACE)
         signals.append(number)
         cancel_all_but(None)
 
@@ -104,17 +140,28 @@ async def _run_all(
     return [None if task.cancelled() else task.result() for task in tasks]
 
 
-async def _start(job: Job, log: int) -> asyncio.subprocess.Process:
+async def _free(slots: Sequence[Slot], folder: Path, listener: Listener) -> HeldSlot:
+    """Waits for a slot. Whoever has just freed one has no better chance of it than a sweep that waits."""
+    await asyncio.sleep(random.uniform(0, _POLL))
+    since = time.monotonic()
+    while (held := first_free(slots, folder)) is None:
+        listener.waiting(time.monotonic() - since)
+        await asyncio.sleep(_POLL)
+    return held
+
+
+async def _start(job: Job, log: int, held: HeldSlot) -> asyncio.subprocess.Process:
     # A group of its own: the terminal's Ctrl-C reaches it through us alone, and what it starts ends with it.
     os.write(log, f"$ {shlex.join(job.command)}\n".encode())
     return await asyncio.create_subprocess_exec(
         *job.command,
         cwd=job.folder,
-        env=job.environment,
+        env={**job.environment, **held.slot.environment},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=log,
         stderr=asyncio.subprocess.STDOUT,
         process_group=0,
+        pass_fds=[held.handle],
     )
 
 

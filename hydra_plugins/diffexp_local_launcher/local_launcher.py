@@ -1,8 +1,9 @@
 """The launcher as Hydra sees it. Hydra imports this at every start, so the work is in `_launch`."""
 
-import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
@@ -13,14 +14,13 @@ from omegaconf import DictConfig
 
 @dataclass
 class LocalLauncherConf:
-    """`hydra.launcher.jobs`: how many jobs run at a time; as many as there are cores if null.
-
-    `hydra.launcher.skip`: a function of the application, by its dotted name, that says which jobs need no process.
-    `hydra.launcher.fail_fast`: whether the first job that fails ends the others.
-    """
+    """The settings `hydra.launcher.*`, explained at `LocalLauncher`."""
 
     _target_: str = "hydra_plugins.diffexp_local_launcher.local_launcher.LocalLauncher"
+    gpus: list[Any] | None = None
+    jobs_per_gpu: int = 1
     jobs: int | None = None
+    stagger: float | None = None
     skip: str | None = None
     fail_fast: bool = False
 
@@ -30,27 +30,52 @@ ConfigStore.instance().store(
 )
 
 
+_GPU = re.compile(r"\d+|(GPU|MIG)-[\w/-]+")
+
+
 class LocalLauncher(Launcher):
     """Runs every job as a process of its own: this program again, with that job's overrides.
 
-    A job that fails does not stop the others, unless told to; Ctrl-C or SIGTERM ends them all. What a task
-    returns stays in its process, so a sweeper that optimises the returned value needs another launcher.
+    A job waits for a slot: a share of a GPU, or of the cores where there is no GPU. All sweeps of one user on one
+    machine share its slots, so that two at once do not double the load. A job that fails does not stop the others,
+    unless told to; Ctrl-C or SIGTERM ends them all. Of what a task returns, what JSON can hold gets to the sweeper.
 
     Args:
-        jobs: Jobs at a time; as many as there are cores if None.
+        gpus: Their numbers, as `nvidia-smi` has them (or UUIDs); each job sees the one of its slot. None: those that
+            CUDA would see; none at all or []: the jobs share the cores.
+        jobs_per_gpu: How many jobs share a GPU.
+        jobs: Jobs of this sweep at a time; if None, as many as there are slots. Without a GPU, that is how many slots
+            there are: as many as cores if None.
+        stagger: Seconds between two starts; if None, 1 with GPUs and 0 without.
         skip: The dotted name of a function that is called with the configuration of each job, in the sweep's own
             process, with Hydra's node of that job at hand. What it returns is printed, and the job is not started;
             None where it must run.
         fail_fast: The first job that fails ends the others with SIGTERM, and no more are started.
+
+    Raises:
+        ValueError: A setting that cannot be.
     """
 
-    def __init__(self, jobs: int | None = None, skip: str | None = None, fail_fast: bool = False) -> None:
+    def __init__(
+        self,
+        gpus: Sequence[Any] | None = None,
+        jobs_per_gpu: int = 1,
+        jobs: int | None = None,
+        stagger: float | None = None,
+        skip: str | None = None,
+        fail_fast: bool = False,
+    ) -> None:
         if jobs is not None and jobs < 1:
             raise ValueError(f"hydra.launcher.jobs={jobs}: at least one job must run at a time. Set it to 1 or more.")
-        self.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.jobs = jobs or self.cores
-        self.skip = skip
-        self.fail_fast = fail_fast
+        if jobs_per_gpu < 1:
+            raise ValueError(
+                f"hydra.launcher.jobs_per_gpu={jobs_per_gpu}: a GPU takes one job at least. Set 1 or more."
+            )
+        if stagger is not None and not 0 <= stagger < float("inf"):
+            raise ValueError(f"hydra.launcher.stagger={stagger}: are seconds between two starts, for example 1.")
+        self.gpus = None if gpus is None else _identified(gpus)
+        self.jobs_per_gpu, self.jobs, self.stagger = jobs_per_gpu, jobs, stagger
+        self.skip, self.fail_fast = skip, fail_fast
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keeps the sweep's configuration, as Hydra asks of a launcher."""
@@ -62,3 +87,13 @@ class LocalLauncher(Launcher):
         from hydra_plugins.diffexp_local_launcher import _launch
 
         return _launch.launch(self, job_overrides, initial_job_idx)
+
+
+def _identified(gpus: Sequence[Any]) -> list[str]:
+    names = [str(gpu) for gpu in gpus] if not isinstance(gpus, str | int) else []
+    if isinstance(gpus, str | int) or len(set(names)) < len(names) or not all(map(_GPU.fullmatch, names)):
+        raise ValueError(
+            f"hydra.launcher.gpus={gpus}: is a list of GPUs, each once, by their numbers or UUIDs (`nvidia-smi -L`). "
+            "For example gpus=[0,1]; more jobs share a GPU with jobs_per_gpu=2; [] leaves the GPUs alone."
+        )
+    return names

@@ -1,0 +1,114 @@
+"""What a sweep shows in a terminal, and what Ctrl-C does there: real processes in a real pseudo-terminal."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from small_app import alive, environment, sleepers, small_app, wait_until, words
+
+
+class Terminal:
+    """A terminal of 110 x 30 characters in which a sweep runs.
+
+    Attributes:
+        process: The sweep.
+        shown: All that it has written so far.
+    """
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self._keys, screen = pty.openpty()
+        fcntl.ioctl(screen, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 110, 0, 0))
+        self.process = subprocess.Popen(
+            words(*arguments), cwd=folder, env=environment(folder) | {"TERM": "xterm"}, start_new_session=True,
+            stdin=screen, stdout=screen, stderr=screen, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )  # fmt: skip
+        os.close(screen)
+        self._written = b""
+        self._reader = Thread(target=self._read)
+        self._reader.start()
+
+    @property
+    def shown(self) -> str:
+        return self._written.decode()
+
+    @property
+    def plain(self) -> str:
+        """What was shown, without colours and movements."""
+        return re.sub(r"\x1b\[[?\d;]*[a-zA-Z]", "", self.shown).replace("\r", "")
+
+    def press_ctrl_c(self) -> None:
+        os.write(self._keys, b"\x03")
+
+    def end(self) -> int:
+        code = self.process.wait(60)
+        self._reader.join()
+        os.close(self._keys)
+        return code
+
+    def _read(self) -> None:
+        while True:
+            try:
+                self._written += os.read(self._keys, 4096)
+            except OSError:  # the last process has closed it
+                return
+
+
+@contextmanager
+def terminal(folder: Path, *arguments: str) -> Iterator[Terminal]:
+    it = Terminal(folder, *arguments)
+    try:
+        yield it
+    finally:
+        if it.process.poll() is None:
+            it.process.terminate()
+            it.end()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return small_app(tmp_path)
+
+
+def test_a_terminal_shows_what_runs_and_keeps_what_has_ended(folder: Path) -> None:
+    """The first job waits for a file: until then the table stands, with the last line of its log and what is next."""
+    choices = ("number=0,1,2,3,4,5", "broken=[1]", "wait_for=go", "say='step 7 of 9, ETA 0:03 [/red]'")
+    with terminal(folder, *choices, "hydra.launcher.jobs=1") as it:
+        wait_until(lambda: "ETA 0:03" in it.plain)
+        table = it.plain[it.plain.rindex("job") :].splitlines()
+        assert re.match(r"job +state +overrides +slot +for +ETA +last line", table[0])
+        assert re.match(r"#0 +running +number=0 +cpu \d+ +\d+ s +0:03 +step 7 of 9, ETA 0:03 \[/red\]", table[1])
+        assert [line.split()[:2] for line in table[2:5]] == [[f"#{n}", "waiting"] for n in (1, 2, 3)]
+        assert table[5].strip() == "0 of 6 ended, 1 running, 5 waiting"
+        (folder / "ran" / "go.start").touch()
+        assert it.end() == 1
+    assert "started" not in it.plain
+    states = re.findall(r"^(?:.*[^#])??#(\d) (done|FAILED)[^\n]* in \d+ s: number=", it.plain, re.M)
+    assert states == [(str(n), "FAILED" if n == 1 else "done") for n in range(6)]
+    assert "    RuntimeError: number 1 is broken" in it.plain
+    assert it.shown.count("\x1b[?25l") == it.shown.count("\x1b[?25h")  # the cursor is back
+
+
+def test_ctrl_c_asks_and_a_second_one_kills(folder: Path) -> None:
+    """The jobs do not listen to the first."""
+    began = time.monotonic()
+    with terminal(folder, "number=0,1,2", "stubborn=true", "sleeper=true", "hydra.launcher.jobs=2") as it:
+        pids = sleepers(folder, jobs=2)
+        it.press_ctrl_c()
+        wait_until(lambda: "Ctrl-C again kills them" in it.plain)
+        assert all(alive(pid) for pid in pids[::2])
+        it.press_ctrl_c()
+        assert it.end() != 0
+    assert time.monotonic() - began < 55  # they would have slept for a minute
+    assert not [pid for pid in pids if alive(pid)]
+    assert "0 of 3 had finished" in it.plain
+    assert not (folder / "ran" / "2.start").exists()
