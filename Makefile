@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check slurm bench clean
+.PHONY: demo test check slurm bench chaos clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -32,6 +32,10 @@ slurm: .venv/installed
 # Ratios measured in one run: a training step against a bare loop, start-up and report times.
 bench: .venv/installed
 	$(BIN)/python tests/benchmarks.py
+
+# Kills runs wherever it hurts, types their command again, and compares them with one left in peace.
+chaos: .venv/installed
+	$(BIN)/python tests/chaos.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, cast
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
+from torch import nn
 
 from diffexp.metrics.samples import PreparedMetric
 from diffexp.module import DiffusionModule
@@ -20,6 +21,9 @@ from diffexp.validation import HeldOut
 
 LogImage: TypeAlias = Callable[[Logger, str, str, int], None]
 """`log_image(logger, key, path, images_seen)`: how a picture reaches a logger, if it takes pictures."""
+
+
+Measured: TypeAlias = Callable[[nn.Module, int, Mapping[str, float]], None]
 
 
 class Diverged(Exception):
@@ -34,7 +38,7 @@ class Journal:
     """
 
     def __init__(self, directory: RunDirectory, loggers: Sequence[Logger], log_image: LogImage) -> None:
-        self.directory, self.loggers, self._log_image = directory, loggers, log_image
+        self.directory, self.loggers, self._log_image = directory, list(loggers), log_image
         self.final: dict[str, float] = dict(directory.record.get("final") or {})
 
     def write(self, images_seen: int, metrics: Mapping[str, float]) -> None:
@@ -47,13 +51,21 @@ class Journal:
             if not key.startswith(("train/", "time/")) and math.isfinite(value)
         }
         self.directory.write_record(images_seen=images_seen, final=self.final)
-        for logger in self.loggers:
-            logger.log_metrics(line, images_seen)
+        self._tell(lambda logger: logger.log_metrics(line, images_seen))
 
     def picture(self, images_seen: int, key: str, path: str) -> None:
         """Show the picture at `path` in every logger that takes pictures."""
-        for logger in self.loggers:
-            self._log_image(logger, key, path, images_seen)
+        self._tell(lambda logger: self._log_image(logger, key, path, images_seen))
+
+    def _tell(self, what: Callable[[Logger], None]) -> None:
+        """A logger that fails is told no more; it is a view, and costs no run."""
+        for logger in list(self.loggers):
+            try:
+                what(logger)
+            except Exception as error:
+                self.loggers.remove(logger)
+                said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+                print(f"{type(logger).__name__} failed and is left out from here on: {said}", file=sys.stderr)
 
 
 class Watch(pl.Callback):
@@ -117,41 +129,59 @@ class Watch(pl.Callback):
 
 
 class Validate(pl.Callback):
-    """Belief errors at the start, every `every` steps and at the end."""
+    """Belief errors every `every` steps, the untrained network's included; those at the end are `judge`'s.
 
-    def __init__(self, journal: Journal, held: HeldOut, every: int) -> None:
-        self.journal, self.held, self.every = journal, held, every
+    Args:
+        journal: Takes them.
+        held: Measures them.
+        every: Steps.
+        measured: Called with the averaged network, the step and what was measured.
+    """
+
+    def __init__(self, journal: Journal, held: HeldOut, every: int, measured: Measured) -> None:
+        self.journal, self.held, self.every, self.measured = journal, held, every, measured
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """What an untrained network believes."""
-        if trainer.global_step == 0:
-            self._measure(trainer, pl_module)
+        """What the network believes before training, or where it was interrupted before it could be asked."""
+        self._when_time(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Validate when it is time."""
-        if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
-            self._measure(trainer, pl_module)
+        self._when_time(trainer, pl_module)
 
-    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        module = cast(DiffusionModule, pl_module)
-        images_seen = trainer.global_step * module.batch_size
-        self.journal.write(images_seen, self.held.measure(module.averaged))
+    def _when_time(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step % self.every == 0 and trainer.global_step != trainer.max_steps:
+            self.measure(cast(DiffusionModule, pl_module), trainer.global_step)
+
+    def measure(self, module: DiffusionModule, step: int) -> dict[str, float]:
+        """What is measured at this step, once it is told."""
+        found = self.held.measure(module.averaged)
+        self.journal.write(step * module.batch_size, found)
+        self.measured(module.ema.network, step, found)
+        return found
 
 
 class Sample(pl.Callback):
-    """A grid of samples every `every` steps."""
+    """A grid of samples every `every` steps; the one at the end is `judge`'s."""
 
     def __init__(self, journal: Journal, samples: Callable[[], Samples], grid: int, every: int) -> None:
         self.journal, self.samples, self.grid, self.every = journal, samples, grid, every
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The grid that an interruption has left out."""
+        self._when_time(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Draw when it is time."""
+        self._when_time(trainer, pl_module)
+
+    def _when_time(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         step = trainer.global_step
-        if step % self.every == 0 and step != trainer.max_steps:
+        if step and step % self.every == 0 and step != trainer.max_steps:
             images_seen = step * cast(DiffusionModule, pl_module).batch_size
             path = self.journal.directory.samples / f"{images_seen:012d}.png"
             save_grid(self.samples()(0, self.grid), path)

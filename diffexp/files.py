@@ -1,6 +1,7 @@
 """Files that are either whole or absent: atomic writes, locks, the cache folder."""
 
 import contextlib
+import fcntl
 import os
 import tempfile
 from collections.abc import Generator
@@ -45,11 +46,11 @@ def locked(path: Path) -> Generator[None]:
 
 @contextlib.contextmanager
 def try_locked(path: Path) -> Generator[bool]:
-    """Whether the lock that belongs to `path` could be had at once; held until the block ends."""
+    """Whether the lock that belongs to `path` is free; held then until the block ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{path}.lock")
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=0.2)  # longer than `is_locked` looks
     except Timeout:
         yield False
         return
@@ -57,6 +58,29 @@ def try_locked(path: Path) -> Generator[bool]:
         yield True
     finally:
         lock.release()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether somebody on this machine holds the lock that belongs to `path`; leaves nothing behind."""
+    try:
+        with Path(f"{path}.lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def why_unwritable(path: Path) -> str | None:
+    """Why nothing could be written into the folder `path`, which need not exist yet; None where it could."""
+    there = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
+    if not there.is_dir():
+        return f"{there} is not a folder"
+    if not os.access(there, os.W_OK | os.X_OK):
+        read_only = os.statvfs(there).f_flag & os.ST_RDONLY
+        return f"{there} cannot be written ({'a read-only file system' if read_only else 'no permission'})"
+    return None
 
 
 def cache_folder(cache: str | Path | None = None) -> Path:

@@ -4,6 +4,7 @@
         config.yaml     the resolved configuration
         run.json        identity, status and final numbers; always whole (see `files.replacing`)
         metrics.jsonl   one JSON object a line, each with `images_seen`
+        heartbeat       touched while the run lives; see `heartbeat`
         samples/  checkpoints/  traceback.txt
 
 These files are the truth of a run; every logger, page and table is a view of them. No torch here.
@@ -11,6 +12,7 @@ These files are the truth of a run; every logger, page and table is a view of th
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ from typing import Any, cast
 import yaml
 
 from diffexp import files
-from diffexp.records import finite, parse_json, read_json, read_yaml, strict_json
+from diffexp.records import read_json, read_yaml, strict_json
 
 #: What a configuration is *not* identified by: where it is kept and watched (root, study, logger, cache,
 #: checkpoint, hydra), what may change between two starts of the same run (fail_fast, trainer.max_steps:
@@ -63,6 +65,17 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """In what two identities differ, in one line; "" if in nothing."""
+    absent = "(absent)"
+    found = [
+        f"{key}: {there.get(key, absent)} there, {here.get(key, absent)} now"
+        for key in sorted(there.keys() | here.keys())
+        if key not in there or key not in here or there[key] != here[key]
+    ]
+    return "; ".join(found[:8]) + ("; ..." if len(found) > 8 else "")
+
+
 def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The leaves of nested maps as (dotted key, value); lists and empty maps are leaves."""
     for key, value in config.items():
@@ -98,7 +111,7 @@ class RunDirectory:
                 "Take for example study=which_target, and choose the place with root=."
             )
 
-    @property
+    @cached_property
     def path(self) -> Path:
         return self.root / self.study / f"{readable(self.choices)}-{self.config_hash}" / f"seed={self.seed}"
 
@@ -110,7 +123,7 @@ class RunDirectory:
     def record_file(self) -> Path:
         return self.path / "run.json"
 
-    @property
+    @cached_property
     def metrics_file(self) -> Path:
         return self.path / "metrics.jsonl"
 
@@ -119,12 +132,29 @@ class RunDirectory:
         return self.path / "traceback.txt"
 
     @property
+    def heartbeat_file(self) -> Path:
+        return self.path / "heartbeat"
+
+    @property
     def samples(self) -> Path:
         return self.path / "samples"
 
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def checkpoint(self) -> Path:
+        """All that the run goes on from."""
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def best_weights(self) -> Path:
+        return self.checkpoints / "best.safetensors"
+
+    @property
+    def final_weights(self) -> Path:
+        return self.checkpoints / "final.safetensors"
 
     @property
     def record(self) -> dict[str, Any]:
@@ -162,25 +192,32 @@ class RunDirectory:
         if "images_seen" not in values:
             raise ValueError(f"metrics without images_seen ({', '.join(values)}): add images_seen=<int>.")
         line = f"{strict_json(values)}\n".encode()
-        with self.metrics_file.open("ab+", buffering=0) as file:
-            if file.tell() > 0:  # "ab+" opens at the end
-                file.seek(-1, 2)
-                if file.read(1) != b"\n":  # an earlier start died within its last line
-                    line = b"\n" + line
-            file.write(line)
+        handle = os.open(self.metrics_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            while line:  # a full disk takes a part, and says so at the next attempt
+                line = line[os.write(handle, line) :]
+        finally:
+            os.close(handle)
 
-    def forget_after(self, images_seen: int) -> None:
-        """Drop the lines of metrics.jsonl that a resumed run is about to write again, atomically."""
-        if not self.metrics_file.exists():
-            return
-        kept: list[bytes] = []
-        with self.metrics_file.open("rb") as lines:
-            for line in lines:
-                seen = finite((parse_json(line) or {}).get("images_seen"))
-                if seen is not None and seen <= images_seen:
-                    kept.append(line if line.endswith(b"\n") else line + b"\n")
-        with files.replacing(self.metrics_file) as part:
-            part.write_bytes(b"".join(kept))
+    def metrics_size(self) -> int:
+        """Bytes of metrics.jsonl."""
+        return self.metrics_file.stat().st_size if self.metrics_file.exists() else 0
+
+    def sync_metrics(self) -> None:
+        """Wait until metrics.jsonl is on the disk."""
+        if self.metrics_file.exists():
+            with self.metrics_file.open("rb") as file:
+                os.fsync(file.fileno())
+
+    def forget_metrics_after(self, size: int) -> None:
+        """Drop what was added to metrics.jsonl since it had `size` bytes: a resumed run writes it again."""
+        if self.metrics_file.exists() and self.metrics_file.stat().st_size > size:
+            os.truncate(self.metrics_file, size)
+
+    def remove_parts(self) -> None:
+        """Remove what writers that were killed left half written; for the one who holds the run's lock."""
+        for part in self.path.rglob(".*.part"):
+            part.unlink(missing_ok=True)
 
     def refuse_another(self, config: Mapping[str, Any]) -> None:
         """Raise if the directory holds a run of another configuration.
@@ -190,18 +227,10 @@ class RunDirectory:
         """
         if not self.config_file.exists():
             return
-        there = identity(read_yaml(self.config_file))
-        here = identity(_as_read_back(config))
-        absent = "(absent)"
-        differences = [
-            f"{key}: {there.get(key, absent)} there, {here.get(key, absent)} now"
-            for key in sorted(there.keys() | here.keys())
-            if key not in there or key not in here or there[key] != here[key]
-        ]
-        if differences:
-            shown = "; ".join(differences[:8]) + ("; ..." if len(differences) > 8 else "")
+        there, here = identity(read_yaml(self.config_file)), identity(_as_read_back(config))
+        if differs := differences(there, here):
             raise ValueError(
-                f"{self.path} belongs to another configuration ({shown}). Its config.yaml was edited by hand, or "
+                f"{self.path} belongs to another configuration ({differs}). Its config.yaml was edited by hand, or "
                 "two configurations share a hash. Take another study= or root=, or move that directory away."
             )
 

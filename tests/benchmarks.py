@@ -1,6 +1,6 @@
 """What the framework costs, as ratios measured in one run: `make bench`.
 
-python tests/benchmarks.py [step] [start] [report]
+python tests/benchmarks.py [step] [start] [report] [survival]
 """
 
 import itertools
@@ -135,7 +135,57 @@ def bench_report() -> None:
         shutil.rmtree(folder)
 
 
+def bench_survival() -> None:
+    """What locks, heartbeats, checkpoints, records and metrics take of a run: the seconds spent inside those calls."""
+    from diffexp import files, heartbeat
+    from diffexp.apps import checkpoints, main, train, weights
+    from diffexp.callbacks import Journal
+    from diffexp.runs import RunDirectory
+
+    spent: dict[str, float] = {}
+    busy: list[str] = []  # the outermost call alone counts
+
+    def timed(owner: object, name: str, label: str) -> None:
+        real = getattr(owner, name)
+
+        def call(*args: object, **kwargs: object) -> object:
+            if busy:
+                return real(*args, **kwargs)
+            busy.append(label)
+            began = time.perf_counter()
+            try:
+                return real(*args, **kwargs)
+            finally:
+                spent[label] = spent.get(label, 0.0) + time.perf_counter() - began
+                busy.clear()
+
+        setattr(owner, name, call)
+
+    timed(files.FileLock, "acquire", "locks")
+    timed(files.FileLock, "release", "locks")
+    timed(train, "_trained_elsewhere", "locks")
+    timed(heartbeat.Path, "touch", "heartbeats")
+    for name in ("on_train_batch_start", "on_train_batch_end"):
+        timed(checkpoints.Checkpoint, name, "checkpoints")
+    timed(weights.Weights, "save", "weights")
+    timed(Journal, "write", "metrics and records")
+    for name in ("claim", "write_record", "remove_parts", "forget_metrics_after"):
+        timed(RunDirectory, name, "metrics and records")
+    folder = tempfile.mkdtemp()
+    words = ["train", f"root={folder}", "study=s", "data=digits", "metric=none", "logger=none"]
+    try:
+        began = time.perf_counter()
+        code = main.main([*words, "trainer.max_steps=2000", "validation.every=500", "checkpoint.every_n_steps=500"])
+        seconds = time.perf_counter() - began
+    finally:
+        shutil.rmtree(folder)
+    assert code == 0
+    parts = ", ".join(f"{label} {1e3 * part:.0f} ms" for label, part in spent.items())
+    print(f"survival: {sum(spent.values()):.2f} s of a run of {seconds:.0f} s ({parts})")
+    print(f"  share {100 * sum(spent.values()) / seconds:.2f} % (at most 1)")
+
+
 if __name__ == "__main__":
-    known = {"step": bench_step, "start": bench_start, "report": bench_report}
+    known = {"step": bench_step, "start": bench_start, "report": bench_report, "survival": bench_survival}
     for name in sys.argv[1:] or known:
         known[name]()

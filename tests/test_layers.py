@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "diffexp"
 LAYERS = [
-    {"shapes", "files", "progress", "records"},
+    {"shapes", "files", "heartbeat", "progress", "records"},
     {"schedule"},
     {"times", "weighting", "draws", "nn", "ema"},
     {"data"},
@@ -25,7 +25,7 @@ LAYERS = [
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 ONLY_IN_APPS = {"hydra", "omegaconf", "wandb"}
-WITHOUT_TORCH = {"runs", "studies", "records", "report", "files"}
+WITHOUT_TORCH = {"heartbeat", "runs", "studies", "records", "report", "files"}
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p.name not in ("__init__.py", "__main__.py"))
 
 

@@ -36,7 +36,7 @@ def main(cfg):
     if cfg.wait_for:  # another job, which must be running at the same time
         while not Path(f"ran/{cfg.wait_for}.start").exists():
             time.sleep(0.02)
-    if cfg.sleeper:
+    if cfg.sleeper or cfg.number in cfg.sleepers:
         import subprocess
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
         Path(f"ran/{job.job.num}.pids").write_text(f"{os.getpid()} {child.pid}")
@@ -68,6 +68,7 @@ CONF = {
         broken: []
         wait_for: null
         sleeper: false
+        sleepers: []
         hydra:
           sweep:
             dir: out/${text}
@@ -121,6 +122,20 @@ def test_jobs_wait_for_a_slot_and_a_failing_one_does_not_stop_the_others(
     assert done.returncode == 1
     assert "2 of 3 jobs failed" in done.stderr
     assert "0.log, 2.log" in done.stderr
+
+
+def test_with_fail_fast_the_first_failure_ends_those_that_run_and_no_more_are_started(folder: Path) -> None:
+    """The second job sleeps for a minute; the first fails once the second has started."""
+    began = time.monotonic()
+    choice = ("number=0,1,2", "broken=[0]", "sleepers=[1]", "wait_for=1")
+    done = launched(folder, "hydra.launcher.jobs=2", "hydra.launcher.fail_fast=true", *choice)
+    assert time.monotonic() - began < 50
+    assert done.returncode == 1
+    assert "#0 FAILED (exit code 1)" in done.stdout
+    assert "1 of 3 jobs failed" in done.stderr
+    assert not (folder / "ran" / "2.start").exists()
+    pids = [pid for file in (folder / "ran").glob("1.pids") for pid in file.read_text().split()]
+    assert not [pid for pid in pids if alive(int(pid))]
 
 
 def test_overrides_arrive_unchanged(folder: Path) -> None:

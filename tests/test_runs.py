@@ -159,14 +159,20 @@ def test_numbers_that_are_not_finite_are_written_as_null(tmp_path: Path) -> None
     assert run.metrics_file.read_text() == '{"images_seen": 1, "train/loss": null, "time/elapsed": 2.5}\n'
 
 
-def test_a_line_after_a_half_written_one_is_not_lost(tmp_path: Path) -> None:
+def test_a_resumed_run_forgets_the_lines_since_its_checkpoint_the_half_written_one_too(tmp_path: Path) -> None:
     run = directory(tmp_path)
     run.claim({}, CONFIG)
     run.append_metrics({"images_seen": 1, "train/loss": 4.0})
+    size = run.metrics_size()
+    run.append_metrics({"images_seen": 1, "val/loss": 3.0})  # of the same step, but after its checkpoint
     with run.metrics_file.open("a") as file:
         file.write('{"images_seen": 2, "train/lo')
+    run.forget_metrics_after(size)
     run.append_metrics({"images_seen": 3, "train/loss": 2.0})
-    assert [line["images_seen"] for line in read_study(tmp_path / "s")[0].metrics()] == [1, 3]
+    assert [json.loads(line) for line in run.metrics_file.read_text().splitlines()] == [
+        {"images_seen": 1, "train/loss": 4.0},
+        {"images_seen": 3, "train/loss": 2.0},
+    ]
 
 
 def test_metrics_need_the_axis_of_all_curves(tmp_path: Path) -> None:

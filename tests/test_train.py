@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from subprocess import PIPE
 from typing import Any
 
 import numpy as np
@@ -179,8 +178,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, m
         return real(self, *args, **kwargs)
 
     monkeypatch.setattr(AdamW, "step", failing)
-    with pytest.raises(RuntimeError, match="the power went"):
-        train(tmp_path / "parts", *settings)
+    assert train(tmp_path / "parts", *settings) == 1
     failed = only_run(tmp_path / "parts")
     assert failed.status == "failed"
     assert failed.record["error"] == "RuntimeError: the power went"
@@ -211,24 +209,6 @@ def test_a_run_that_another_process_trains_is_left_to_it(tmp_path: Path, capsys:
     assert only_run(tmp_path).record["images_seen"] == run.record["images_seen"]
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_stopped_run_says_so_in_one_line(tmp_path: Path, sent: int, code: int) -> None:
-    words = ["train", f"root={tmp_path}", "study=s", *QUICK, "logger=none", "trainer.max_steps=100000"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "diffexp", *words, "checkpoint.every_n_steps=2"], stdout=PIPE, stderr=PIPE, text=True
-    ) as run:
-        for _ in range(600):
-            if list(tmp_path.rglob("last.ckpt")):
-                break
-            time.sleep(0.1)
-        run.send_signal(sent)
-        out, err = run.communicate(timeout=60)
-    assert run.returncode == code, err
-    assert "Traceback" not in err
-    assert "was interrupted" in out
-    assert only_run(tmp_path).status == "interrupted"
-
-
 def test_a_schedulers_variables_make_no_rank_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As inside `srun --ntasks=2`: Lightning would refuse to be one process of two, and answer SIGUSR1 itself."""
     for name, value in {"NTASKS": "2", "PROCID": "1", "LOCALID": "1", "JOB_ID": "7", "JOB_NAME": "train"}.items():
@@ -243,8 +223,11 @@ def test_going_on_from_another_runs_checkpoint_is_refused(tmp_path: Path, capsys
     assert train(tmp_path, "-m", "target=epsilon,x0") == 0
     one, other = read_study(tmp_path / "s")
     (one.path / "checkpoints/last.ckpt").write_bytes((other.path / "checkpoints/last.ckpt").read_bytes())
-    assert train(tmp_path, "target=epsilon", "trainer.max_steps=8") == 2
-    assert "differs in target._target_" in capsys.readouterr().err
+    capsys.readouterr()
+    assert train(tmp_path, "target=epsilon", "trainer.max_steps=8") == 1
+    said = capsys.readouterr().err
+    assert "differs in target._target_: diffexp.targets.X0 there, diffexp.targets.Epsilon now" in said
+    assert "Traceback" not in said
 
 
 def test_the_repeating_command_names_the_folder_of_ones_own_files(tmp_path: Path) -> None:

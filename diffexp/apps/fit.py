@@ -2,6 +2,7 @@
 
 import contextlib
 import warnings
+from collections.abc import Mapping
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -11,8 +12,10 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from omegaconf import DictConfig
 
 from diffexp.apps import build, loggers
-from diffexp.apps.checkpoints import AtomicCheckpoints, Checkpoint, read_checkpoint
+from diffexp.apps.checkpoints import AtomicCheckpoints, Checkpoint, read_checkpoint, refuse_other_weights
+from diffexp.apps.interruption import Interrupted, Interruption
 from diffexp.apps.record import plain
+from diffexp.apps.weights import BEST_METRIC, BestWeights, Weights
 from diffexp.callbacks import Diverged, Journal, Sample, Validate, Watch, judge
 from diffexp.module import DiffusionModule, StepLoader
 from diffexp.objective import effective_weight, without_learning
@@ -21,19 +24,19 @@ from diffexp.runs import RunDirectory
 from diffexp.sampling import Samples
 
 
-def fit(cfg: DictConfig, parts: build.Problem, where: torch.device, directory: RunDirectory) -> None:
+def fit(
+    cfg: DictConfig, parts: build.Problem, where: torch.device, directory: RunDirectory, interruption: Interruption
+) -> None:
     """Train, validate, sample, and record how it ended.
 
     Raises:
         ValueError: The checkpoint to go on from is broken, or another configuration's.
+        Interrupted: A signal ended it, with all steps saved.
     """
     parts, config = parts.to(where), plain(cfg)
-    checkpoint = directory.checkpoints / "last.ckpt"
-    begun = read_checkpoint(checkpoint, config)["global_step"] if checkpoint.exists() else 0
     batch_size = int(cfg.training.batch_size)
-    if directory.record["images_seen"]:
-        print(f"going on at step {begun:,}" if begun else "no checkpoint yet: starting over", flush=True)
-    directory.forget_after(begun * batch_size if begun else -1)
+    checkpoint = read_checkpoint(directory.checkpoint, config) if directory.checkpoint.exists() else None
+    begun = _go_on(directory, checkpoint, batch_size)
     denoiser = build.denoiser(cfg, parts, where)
     moment = parts.data.heldout(parts.data.size("heldout")).square().mean().item()
     zero_loss, label_noise = without_learning(parts.objective, parts.schedule, parts.times, moment)
@@ -49,6 +52,9 @@ def fit(cfg: DictConfig, parts: build.Problem, where: torch.device, directory: R
         ema_decay=cfg.training.ema_decay,
         loss_scale=zero_loss if cfg.objective.normalize else 1.0,
     )
+    if checkpoint:
+        refuse_other_weights(directory.checkpoint, checkpoint, module)
+    del checkpoint
     if build.compiles(cfg, where):
         for network in (denoiser.network, module.ema.network):
             cast(Any, network).compile()
@@ -75,26 +81,45 @@ def fit(cfg: DictConfig, parts: build.Problem, where: torch.device, directory: R
     with loggers.opened(cfg.logger, directory, config) as opened, _quiet(), build.seeded(0):
         journal = Journal(directory, opened, loggers.log_image)
         name = "-".join([str(directory.choices[0]), str(directory.choices[1]), f"seed={cfg.seed}"])
+        best = BestWeights(directory.best_weights, config)
+        validate = Validate(journal, held, cfg.validation.every, best)
         callbacks: list[pl.Callback] = [
             Watch(journal, name, cfg.training.log_every),
-            Validate(journal, held, cfg.validation.every),
-            Checkpoint(checkpoint, cfg.checkpoint.every_n_steps, config),
+            Checkpoint(directory, cfg.checkpoint.every_n_steps, config, interruption),
+            validate,
         ]
         if cfg.sampling.every:
             callbacks.append(Sample(journal, samples, cfg.sampling.grid, cfg.sampling.every))
         trainer = cast(pl.Trainer, instantiate(cfg.trainer, **_settings(where), callbacks=callbacks))
         try:
-            trainer.fit(module, datamodule=StepLoader(trainer.max_steps), ckpt_path=str(checkpoint) if begun else None)
+            trainer.fit(
+                module, datamodule=StepLoader(trainer.max_steps), ckpt_path=str(directory.checkpoint) if begun else None
+            )
+        except Interrupted:
+            directory.write_record(status="interrupted")  # before the loggers take their leave
+            raise
         except Diverged as reason:
             print(f"{name} diverged: {reason}", flush=True)
             directory.write_record(status="diverged")
             return
-        if trainer.global_step < trainer.max_steps:
-            directory.write_record(status="interrupted")
-            return
         module.to(where)  # Lightning has put it back on the CPU
+        value = validate.measure(module, trainer.global_step)[BEST_METRIC]
+        Weights(module.ema.network.state_dict(), trainer.global_step, value).save(directory.final_weights, config)
         judge(journal, samples(), metric, cfg.sampling.grid, trainer.global_step * batch_size)
         directory.write_record(status="done")
+
+
+def _go_on(directory: RunDirectory, checkpoint: Mapping[str, Any] | None, batch_size: int) -> int:
+    """The step to go on from, with everything forgotten that came after it."""
+    begun, size = (checkpoint["global_step"], checkpoint["diffexp"]["metrics_size"]) if checkpoint else (0, 0)
+    if directory.record["images_seen"]:
+        print(f"going on at step {begun:,}" if begun else "no checkpoint yet: starting over", flush=True)
+    directory.remove_parts()
+    directory.forget_metrics_after(size)
+    if not begun:
+        directory.best_weights.unlink(missing_ok=True)
+    directory.write_record(images_seen=begun * batch_size)
+    return begun
 
 
 def _settings(where: torch.device) -> dict[str, Any]:
@@ -103,7 +128,7 @@ def _settings(where: torch.device) -> dict[str, Any]:
         "accelerator": where.type,
         "devices": [where.index] if where.type == "cuda" else 1,
         "logger": False,
-        # From a scheduler's variables Lightning would take ranks and signal handlers; one run is one process.
+        # From a scheduler's variables Lightning would take ranks and signal handlers, and requeue by itself.
         "plugins": [AtomicCheckpoints(), LightningEnvironment()],
         "enable_checkpointing": False,
         "enable_progress_bar": False,
@@ -127,6 +152,7 @@ def _quiet() -> Any:
             ".*in eval mode at the start of training.*",  # the averaged network always is
             ".*your dataloader is not resumable.*",  # the step says which images are seen
             ".*treespec, LeafSpec.*",  # Lightning's own use of torch
+            ".*`srun` command is available.*",  # a run is one process wherever it runs
         ):
             warnings.filterwarnings("ignore", message=advice)
         yield

@@ -26,7 +26,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from diffexp.apps.config import conf_dir
-from diffexp.apps.mistakes import raise_in_full, task_mistake
+from diffexp.apps.mistakes import ToldError, raise_in_full, task_mistake
 from diffexp.apps.sweep import (
     Check,
     MistakeError,
@@ -158,6 +158,8 @@ def _run_one(app: Hydra, config_name: str, task: Task, overrides: list[str]) -> 
 def _failed(error: Exception) -> int:
     """Ends a run whose task or launcher raised."""
     raise_in_full(error)
+    if isinstance(error, ToldError):
+        return 1
     if mistake := task_mistake(error):
         raise MistakeError(mistake) from error
     if isinstance(error, CompactHydraException) and not isinstance(error, InstantiationException):

@@ -14,6 +14,10 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 
 from diffexp.runs import RunDirectory, flat
 
+#: Seconds for what W&B has not sent yet, which stays on the disk for `wandb sync`. Whoever preempts a run kills it
+#: half a minute after asking it to leave.
+_FINISH_TIMEOUT = 10
+
 
 @contextlib.contextmanager
 def opened(settings: Mapping[str, Any], run: RunDirectory, config: Mapping[str, Any]) -> Generator[list[Logger]]:
@@ -92,17 +96,26 @@ def _wandb_run(settings: Mapping[str, Any], run: RunDirectory, config: Mapping[s
         "dir": str(folder),
         "resume": "allow" if settings["mode"] == "online" else None,
         "settings": wandb.Settings(
-            init_timeout=settings["init_timeout"], silent=True, console="off", finish_timeout=60
+            init_timeout=settings["init_timeout"], silent=True, console="off", finish_timeout=_FINISH_TIMEOUT
         ),
     }
-    with _begun(arguments, str(settings["mode"])) as live:
-        live.define_metric("images_seen", hidden=True)
-        live.define_metric("*", step_metric="images_seen")
-        for better in ("val/*", "fd/*", "kid/*", "fid/*"):
-            live.define_metric(better, step_metric="images_seen", summary="last")
+    live = _begun(arguments, str(settings["mode"]))
+    live.define_metric("images_seen", hidden=True)
+    live.define_metric("*", step_metric="images_seen")
+    for better in ("val/*", "fd/*", "kid/*", "fid/*"):
+        live.define_metric(better, step_metric="images_seen", summary="last")
+    code = 1
+    try:  # not `with live`, which prints a traceback of its own
         yield WandbLogger(experiment=live)
-        final = cast(Mapping[str, float], run.record.get("final") or {})
-        live.summary.update({**final, "status": run.record.get("status", "")})
+        code = 0
+    finally:
+        try:
+            final = cast(Mapping[str, float], run.record.get("final") or {})
+            live.summary.update({**final, "status": run.record.get("status", "")})
+            live.finish(exit_code=code)
+        except Exception as error:
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            print(f"W&B could not finish its log ({said}); the run's own files have it all", file=sys.stderr)
 
 
 def _begun(arguments: dict[str, Any], mode: str) -> Any:

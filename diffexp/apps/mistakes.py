@@ -34,6 +34,10 @@ from diffexp.apps.constructors import (
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, OSError)
 
 
+class ToldError(Exception):
+    """A task failed, and has said so: nothing is left to print."""
+
+
 def raise_in_full(error: BaseException) -> None:
     """Raises the error itself, with its traceback, where HYDRA_FULL_ERROR=1 asks for that."""
     if os.environ.get("HYDRA_FULL_ERROR") == "1":

@@ -1,6 +1,10 @@
 """`diffexp train`: one run is one idempotent command in one deterministic directory."""
 
+import contextlib
+import errno
 import gc
+import os
+import platform
 import sys
 import traceback
 from collections.abc import Sequence
@@ -8,9 +12,11 @@ from collections.abc import Sequence
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from diffexp.apps.main import TERMINATED
-from diffexp.apps.record import chosen_files, identity, plain, run_directory
-from diffexp.files import try_locked
+from diffexp.apps.interruption import Interrupted, Interruption, interruptible
+from diffexp.apps.outcome import Outcomes
+from diffexp.apps.record import chosen_files, command, identity, plain, run_directory
+from diffexp.files import try_locked, why_unwritable
+from diffexp.heartbeat import beating, is_beating
 from diffexp.runs import RunDirectory
 
 
@@ -18,7 +24,12 @@ def main(argv: Sequence[str]) -> int:
     """The command's exit code: 1 if the run failed, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM."""
     from diffexp.apps.hydra_app import run_hydra_app
 
-    return run_hydra_app(train, "train", argv, check, prepare)
+    outcomes = Outcomes()
+    try:
+        code = run_hydra_app(train, "train", argv, check, prepare, lambda cfg: outcomes.expect(cfg, chosen_files()))
+    finally:
+        outcomes.tell()
+    return code or int(outcomes.failed)
 
 
 def finished(cfg: DictConfig) -> str | None:
@@ -47,9 +58,12 @@ def check(cfg: DictConfig) -> None:
     chosen = chosen_files()
     refuse_settings(cfg)
     refuse_unusable(cfg.logger)
-    run_directory(cfg, chosen).refuse_another(plain(cfg))
+    directory = run_directory(cfg, chosen)
+    directory.refuse_another(plain(cfg))
     if finished(cfg):
         return
+    if trouble := why_unwritable(directory.path):
+        raise ValueError(f"root={cfg.root}: {trouble}. Set root= to a folder that can be written.")
     parts, where = build.problem(cfg, chosen), build.device(cfg)
     for line in advice(cfg, chosen, parts.objective, parts.schedule, parts.times):
         if line not in _advised:
@@ -80,19 +94,31 @@ def train(cfg: DictConfig) -> None:
 
     Raises:
         KeyboardInterrupt, SystemExit: It was told to stop; the record says "interrupted".
-        Exception: It failed; the record says so, and traceback.txt why.
+        ToldError: It failed; the record says so, traceback.txt why, and so has been told.
     """
     directory = run_directory(cfg, chosen_files())
-    with try_locked(directory.path) as alone:
-        if not alone:
-            print(f"{directory.path} is being trained by another process: left to it", flush=True)
-        elif line := finished(cfg):
-            print(line, flush=True)
-        else:
-            _train(cfg, directory)
+    try:
+        with try_locked(directory.path) as alone:
+            if not alone or _trained_elsewhere(directory):
+                print(f"{directory.path} is being trained by another process: left to it", flush=True)
+            elif line := finished(cfg):
+                print(line, flush=True)
+            else:
+                with interruptible() as interruption, beating(directory.heartbeat_file):
+                    _train(cfg, directory, interruption)
+    except OSError as error:
+        raise _told(directory, error) from error
 
 
-def _train(cfg: DictConfig, directory: RunDirectory) -> None:
+def _trained_elsewhere(directory: RunDirectory) -> bool:
+    """Whether another machine trains this run although the lock could be had: not every network file system locks."""
+    record = directory.record
+    if record.get("status") != "running" or record.get("host") in (None, platform.node()):
+        return False
+    return is_beating(directory.heartbeat_file)
+
+
+def _train(cfg: DictConfig, directory: RunDirectory, interruption: Interruption) -> None:
     import torch
 
     from diffexp.apps import build
@@ -103,26 +129,55 @@ def _train(cfg: DictConfig, directory: RunDirectory) -> None:
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu"
     record = identity(cfg, chosen_files(), directory)
     record |= {"status": "running", "error": None, "device": name, "precision": build.precision(cfg, where)}
-    directory.claim({"images_seen": 0, **directory.record, **record}, plain(cfg))
-    directory.traceback_file.unlink(missing_ok=True)
+    record |= {"host": platform.node(), "pid": os.getpid()}
     try:
-        fit(cfg, parts, where, directory)
-    except (KeyboardInterrupt, SystemExit) as stop:
-        directory.write_record(status="interrupted")
-        terminated = isinstance(stop, SystemExit) and stop.code == TERMINATED
-        print(f"{directory.path} was interrupted; its command goes on from the last checkpoint", flush=True)
-        raise (SystemExit(TERMINATED) if terminated else KeyboardInterrupt) from None
+        directory.claim({"images_seen": 0, **directory.record, **record}, plain(cfg))
+        directory.traceback_file.unlink(missing_ok=True)
+        fit(cfg, parts, where, directory, interruption)
+    except Interrupted as interrupted:
+        with contextlib.suppress(OSError):
+            directory.write_record(status="interrupted")
+        kept = "its last checkpoint" if interrupted.at_once else "exactly there"
+        print(f"{directory.path} was interrupted ({interrupted}); its command goes on from {kept}", flush=True)
+        raise
     except Exception as error:
-        directory.traceback_file.write_text(traceback.format_exc(), encoding="utf-8")
-        directory.write_record(status="failed", error=" ".join(f"{type(error).__name__}: {error}".split())[:500])
+        told = _told(directory, error)
         traceback.clear_frames(error.__traceback__)  # Hydra keeps the error, and it would keep the network
         if cfg.fail_fast:
-            raise SystemExit(f"{directory.path} failed, and fail_fast=true: {error}") from error
-        raise
+            raise SystemExit(1) from error
+        raise told from error
     finally:
         gc.collect()
         if where.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _told(directory: RunDirectory, error: Exception) -> Exception:
+    """Record and tell that a run failed, at once, for a sweep goes on; what to raise then."""
+    from diffexp.apps.mistakes import ToldError, task_mistake
+
+    mistake = task_mistake(error) or _disk_trouble(directory, error)
+    said = " ".join((mistake or f"{type(error).__name__}: {error}").split())[:500]
+    with contextlib.suppress(OSError):  # the disk may be what failed
+        directory.traceback_file.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        directory.write_record(status="failed", error=said)
+    if not mistake:
+        traceback.print_exception(error)
+    print(f"{directory.path} failed: {said}\n    again: {command()}", file=sys.stderr, flush=True)
+    return ToldError(said)
+
+
+def _disk_trouble(directory: RunDirectory, error: Exception) -> str | None:
+    """What to do where the disk takes no more; None for any other error."""
+    if not isinstance(error, OSError) or error.errno not in _DISK:
+        return None
+    return (
+        f"cannot write {error.filename or f'into {directory.path}'} ({error.strerror}). Nothing that was finished is "
+        "lost: when it can be written again, the command goes on from the last checkpoint."
+    )
+
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
 
 
 def _refuse_another_device(directory: RunDirectory, where: object, precision: str) -> None:

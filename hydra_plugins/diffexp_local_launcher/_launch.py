@@ -50,7 +50,7 @@ def launch(launcher: "LocalLauncher", job_overrides: Sequence[Sequence[str]], fi
         narrator.ended(index, state, seconds)
 
     try:
-        codes = run_all(jobs, launcher.jobs, narrator.started, ended)
+        codes = run_all(jobs, launcher.jobs, narrator.started, ended, launcher.fail_fast)
     except StoppedError as stopped:
         say(f"{stopped}: all jobs were ended; {narrator.done} of {len(jobs)} had finished")
         if str(stopped) == "SIGINT":
@@ -60,7 +60,7 @@ def launch(launcher: "LocalLauncher", job_overrides: Sequence[Sequence[str]], fi
     for run, code in zip(runs, codes, strict=True):
         named = ", ".join(f"{number}.log" for number in failed)
         text = f"{len(failed)} of {len(jobs)} jobs failed. What they printed is in {logs}: {named}"
-        run.end(JobError(text) if code else None)
+        run.end(None if code == 0 else JobError(text))
     return planned.outcomes
 
 

@@ -59,14 +59,15 @@ class Narrator:
 
 
 def _last_words(path: Path) -> str:
-    """The last line that a job printed, on a line of its own."""
+    """The last line that a job printed and those that it continues, being indented; on lines of their own."""
     if not path.exists():  # it ended before it began
         return ""
     with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 4096))
+        file.seek(max(0, path.stat().st_size - 16384))
         lines = file.read().decode(errors="replace").replace("\r", "\n").split("\n")
-    said = [line.strip() for line in lines if line.strip() and not line.startswith(_OF_OTHERS)]
-    return f"\n    {said[-1][:200]}" if said else ""
+    said = [line.rstrip() for line in lines if line.strip() and not line.startswith(_OF_OTHERS)]
+    first = max((i for i, line in enumerate(said) if not line.startswith(" ")), default=0)
+    return "".join(f"\n    {line[:1000]}" for line in said[first:])
 
 
 def duration(seconds: float) -> str:

@@ -10,7 +10,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-_GRACE = 20.0  # seconds that a job has to end by itself once it was asked to
+_GRACE = 30.0  # seconds that a job has to save its work and end once it was asked to
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)  # cluster's warnings too
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ def run_all(
     at_a_time: int,
     started: Callable[[int], None],
     ended: Callable[[int, int, float], None],
-) -> list[int]:
+    fail_fast: bool = False,
+) -> list[int | None]:
     """Runs the jobs, a few at a time, and returns their exit codes (minus the signal that ended one).
 
     Args:
@@ -48,11 +51,13 @@ def run_all(
         at_a_time: How many may run at once.
         started: Called with a job's index when it starts.
         ended: Called with a job's index, its exit code and its seconds when it ends.
+        fail_fast: The first job that fails ends the others with SIGTERM; None is their exit code, and that of those
+            that were not started.
 
     Raises:
-        StoppedError: This process got SIGINT, SIGTERM or SIGHUP. All jobs got it too, and all have ended.
+        StoppedError: This process got one of `_SIGNALS`. All jobs got it too, and all have ended.
     """
-    return asyncio.run(_run_all(jobs, at_a_time, started, ended))
+    return asyncio.run(_run_all(jobs, at_a_time, started, ended, fail_fast))
 
 
 async def _run_all(
@@ -60,7 +65,8 @@ async def _run_all(
     at_a_time: int,
     started: Callable[[int], None],
     ended: Callable[[int, int, float], None],
-) -> list[int]:
+    fail_fast: bool,
+) -> list[int | None]:
     slots = asyncio.Semaphore(at_a_time)
     signals: list[int] = []
 
@@ -73,23 +79,29 @@ async def _run_all(
                 started(index)
                 code = await process.wait()
             except asyncio.CancelledError:
-                await _end(process, signals[0])
+                await _end(process, signals[0] if signals else signal.SIGTERM)
                 raise
             ended(index, code, time.monotonic() - start)
+            if code and fail_fast:
+                cancel_all_but(index)
             return code
 
     tasks = [asyncio.create_task(run(index)) for index in range(len(jobs))]
 
+    def cancel_all_but(index: int | None) -> None:
+        for number, task in enumerate(tasks):
+            if number != index:
+                task.cancel()
+
     def stop(number: int) -> None:
         signals.append(number)
-        for task in tasks:
-            task.cancel()
+        cancel_all_but(None)
 
     with _signals_to(stop):
         await asyncio.wait(tasks)
     if signals:
         raise StoppedError(signals[0])
-    return [task.result() for task in tasks]
+    return [None if task.cancelled() else task.result() for task in tasks]
 
 
 async def _start(job: Job, log: int) -> asyncio.subprocess.Process:
@@ -127,7 +139,7 @@ def _signal_group(group: int, number: int) -> None:
 def _signals_to(stop: Callable[[int], None]) -> Generator[None, None, None]:
     """Calls `stop` for the signals that end a program; those that are ignored, as under nohup, stay so."""
     loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
     taken = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]
     for number in taken:
         loop.add_signal_handler(number, stop, number)
