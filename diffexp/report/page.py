@@ -10,7 +10,6 @@ from html import escape
 from pathlib import Path
 from typing import Any, cast
 
-from diffexp.records import strict_json
 from diffexp.report.curves import read_curves
 from diffexp.report.document import document, figure_blocks
 from diffexp.report.facts import choosing, facts
