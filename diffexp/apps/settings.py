@@ -56,7 +56,7 @@ Table: TypeAlias = tuple[tuple[str, str, str, Callable[[object], bool]], ...]
 _NUMBERS: Table = (
     ("seed", "a whole number", "0", lambda value: isinstance(value, int)),
     ("trainer.max_steps", "a whole number, 1 or more", "10_000", _whole(1)),
-    ("trainer.devices", "1 (several GPUs run several jobs)", "1", lambda value: value == 1),
+    ("trainer.devices", "1 (torchrun trains one run on several GPUs: docs/clusters.md)", "1", lambda value: value == 1),
     ("training.batch_size", "a whole number, 1 or more", "128", _whole(1)),
     ("training.log_every", "a whole number, 1 or more", "50", _whole(1)),
     ("training.warmup_steps", "a whole number, 0 or more", "200", _whole(0)),
@@ -84,6 +84,8 @@ _OURS = {
     "trainer.accumulate_grad_batches": "each step draws its own images; raise training.batch_size instead.",
     "trainer.fast_dev_run": "set trainer.max_steps to a few steps instead.",
     "trainer.precision": "set compute.precision instead.",
+    "trainer.strategy": "start the run with torchrun instead, one process per GPU: docs/clusters.md.",
+    "trainer.num_nodes": "start the run with torchrun instead, one process per GPU: docs/clusters.md.",
     "trainer.logger": "set logger= instead.",
     "trainer.callbacks": "the run's own callbacks write its record.",
 }

@@ -10,10 +10,12 @@ import traceback
 from collections.abc import Sequence
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from diffexp.apps.interruption import Interrupted, Interruption, interruptible
 from diffexp.apps.outcome import Outcomes
+from diffexp.apps.ranks import Leader, place
 from diffexp.apps.record import chosen_files, command, identity, plain, run_directory
 from diffexp.files import try_locked, why_unwritable
 from diffexp.heartbeat import beating, is_beating
@@ -24,10 +26,24 @@ def main(argv: Sequence[str]) -> int:
     """The command's exit code: 1 if the run failed, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM."""
     from diffexp.apps.hydra_app import run_hydra_app
 
-    outcomes = Outcomes()
     try:
-        code = run_hydra_app(train, "train", argv, check, prepare, lambda cfg: outcomes.expect(cfg, chosen_files()))
+        here = place()
+    except ValueError as error:
+        print(f"diffexp train: error: {error}", file=sys.stderr)
+        return 2
+    if here.rank:
+        from diffexp.apps import assist
+
+        return assist.main(argv, here)
+    outcomes, leader, code = Outcomes(), Leader(here), 1
+
+    def task(cfg: DictConfig) -> None:
+        train(cfg, leader)
+
+    try:
+        code = run_hydra_app(task, "train", argv, check, prepare, lambda cfg: outcomes.expect(cfg, chosen_files()))
     finally:
+        leader.end(code)
         outcomes.tell()
     return code or int(outcomes.failed)
 
@@ -56,6 +72,7 @@ def check(cfg: DictConfig) -> None:
     from diffexp.apps.settings import refuse_settings
 
     chosen = chosen_files()
+    _refuse_processes(cfg)
     refuse_settings(cfg)
     refuse_unusable(cfg.logger)
     directory = run_directory(cfg, chosen)
@@ -71,6 +88,23 @@ def check(cfg: DictConfig) -> None:
             print(f"diffexp train: note: {line}", file=sys.stderr)
     build.refuse_optimizer(cfg, build.denoiser(cfg, parts, where))
     build.compiles(cfg, where)
+
+
+def _refuse_processes(cfg: DictConfig) -> None:
+    count, size = place().world_size, cfg.training.batch_size
+    if count == 1:
+        return
+    if HydraConfig.get().mode is RunMode.MULTIRUN:
+        raise ValueError(
+            f"a sweep (-m) in {count} processes (WORLD_SIZE={count}): processes that torchrun starts train one run "
+            "together. Leave torchrun out, and every run is trained in one process; or start torchrun once for each "
+            "run, without -m (and with hydra.mode=RUN after an experiment= that is a sweep)."
+        )
+    if isinstance(size, int) and size % count:
+        raise ValueError(
+            f"training.batch_size={size} cannot be shared by {count} processes (WORLD_SIZE={count}): it counts the "
+            f"images of all, and each takes as many. Take {max(size // count, 1) * count}."
+        )
 
 
 def prepare(cfg: DictConfig) -> None:
@@ -89,13 +123,14 @@ def prepare(cfg: DictConfig) -> None:
 _advised: set[str] = set()  # a sweep says each thing once
 
 
-def train(cfg: DictConfig) -> None:
+def train(cfg: DictConfig, leader: Leader) -> None:
     """Train what `cfg` says, or finish it, or say that there is nothing to do.
 
     Raises:
         KeyboardInterrupt, SystemExit: It was told to stop; the record says "interrupted".
         ToldError: It failed; the record says so, traceback.txt why, and so has been told.
     """
+    _refuse_processes(cfg)  # a sweeper that finds its jobs as it goes has had none checked
     directory = run_directory(cfg, chosen_files())
     try:
         with try_locked(directory.path) as alone:
@@ -105,7 +140,7 @@ def train(cfg: DictConfig) -> None:
                 print(line, flush=True)
             else:
                 with interruptible() as interruption, beating(directory.heartbeat_file):
-                    _train(cfg, directory, interruption)
+                    _train(cfg, directory, interruption, leader)
     except OSError as error:
         raise _told(directory, error) from error
 
@@ -118,7 +153,7 @@ def _trained_elsewhere(directory: RunDirectory) -> bool:
     return is_beating(directory.heartbeat_file)
 
 
-def _train(cfg: DictConfig, directory: RunDirectory, interruption: Interruption) -> None:
+def _train(cfg: DictConfig, directory: RunDirectory, interruption: Interruption, leader: Leader) -> None:
     import torch
 
     from diffexp.apps import build
@@ -129,19 +164,22 @@ def _train(cfg: DictConfig, directory: RunDirectory, interruption: Interruption)
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu"
     record = identity(cfg, chosen_files(), directory)
     record |= {"status": "running", "error": None, "device": name, "precision": build.precision(cfg, where)}
-    record |= {"host": platform.node(), "pid": os.getpid()}
+    record |= {"host": platform.node(), "pid": os.getpid(), "processes": leader.place.world_size}
+    leader.when_stuck = lambda error: _told(directory, error)
     try:
         directory.claim({"images_seen": 0, **directory.record, **record}, plain(cfg))
         directory.traceback_file.unlink(missing_ok=True)
-        fit(cfg, parts, where, directory, interruption)
+        fit(cfg, parts, where, directory, interruption, leader)
     except Interrupted as interrupted:
+        if lost := leader.lost():
+            raise _told(directory, lost) from lost
         with contextlib.suppress(OSError):
             directory.write_record(status="interrupted")
         kept = "its last checkpoint" if interrupted.at_once else "exactly there"
         print(f"{directory.path} was interrupted ({interrupted}); its command goes on from {kept}", flush=True)
         raise
     except Exception as error:
-        told = _told(directory, error)
+        told = _told(directory, leader.lost(patience=2.0) or error)
         traceback.clear_frames(error.__traceback__)  # Hydra keeps the error, and it would keep the network
         if cfg.fail_fast:
             raise SystemExit(1) from error
