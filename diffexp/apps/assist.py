@@ -26,7 +26,7 @@ def main(argv: Sequence[str], here: Place) -> int:
         try:
             assist(cfg, follower)
         except Exception as error:
-            follower.fail(f"{type(error).__name__}: {error}", traceback.format_exc())
+            follower.fail(f"failed: {type(error).__name__}: {error}", traceback.format_exc())
 
     with silent():
         return run_hydra_app(task, "train", argv)

@@ -78,7 +78,15 @@ def place() -> Place:
 
 
 class LostProcessError(Exception):
-    """Another process of the run failed or died."""
+    """Another process of the run failed or died.
+
+    Attributes:
+        traceback: Of its own error; "" if it could not say why it died.
+    """
+
+    def __init__(self, message: str, traceback: str) -> None:
+        super().__init__(message)
+        self.traceback = traceback
 
 
 class Leader:
@@ -148,12 +156,11 @@ class Leader:
         try:
             said = json.loads(connection.recv_bytes())
         except (OSError, EOFError):
-            said = {"error": "it was killed", "traceback": ""}
+            said = {"error": "was killed", "traceback": ""}
         if self._ended.is_set():
             return
-        self._lost = LostProcessError(f"process {ranks[connection]} of {self.place.world_size}: {said['error']}")
-        if said["traceback"]:
-            self._lost.add_note(f"In that process:\n{said['traceback']}")
+        which = f"rank {ranks[connection]} of {self.place.world_size} processes"
+        self._lost = LostProcessError(f"{which} {said['error']}", said["traceback"])
         self._noticed.set()
         os.kill(os.getpid(), signal.SIGTERM)
         if not self._ended.wait(_GRACE):
@@ -203,14 +210,19 @@ class Follower:
     def _wait_for_begin(self) -> int:
         said = self._hear()
         if "begin" not in said:  # nothing to do, or nothing that can be done
-            os._exit(said["end"])
+            self._leave(said["end"])
         return int(said["begin"])
 
     def _obey(self) -> None:
         code = self._hear()["end"]
         if code is not None:
-            os._exit(code)  # the main thread may wait for rank 0 in a step that rank 0 will never take
+            self._leave(code)  # the main thread may wait for rank 0 in a step that rank 0 will never take
         self._done.set()
+
+    def _leave(self, code: int) -> None:
+        with contextlib.suppress(OSError):
+            self._connection.poll(5)  # until rank 0 has left: who leaves first is who failed, in torchrun's eyes
+        os._exit(code)
 
 
 def _store() -> Any:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from diffexp.apps.interruption import Interrupted, Interruption, interruptible
 from diffexp.apps.outcome import Outcomes
-from diffexp.apps.ranks import Leader, place
+from diffexp.apps.ranks import Leader, LostProcessError, place
 from diffexp.apps.record import chosen_files, command, identity, plain, run_directory
 from diffexp.files import try_locked, why_unwritable
 from diffexp.heartbeat import beating, is_beating
@@ -43,8 +43,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         code = run_hydra_app(task, "train", argv, check, prepare, lambda cfg: outcomes.expect(cfg, chosen_files()))
     finally:
-        leader.end(code)
         outcomes.tell()
+        leader.end(code)
     return code or int(outcomes.failed)
 
 
@@ -194,13 +194,15 @@ def _told(directory: RunDirectory, error: Exception) -> Exception:
     """Record and tell that a run failed, at once, for a sweep goes on; what to raise then."""
     from diffexp.apps.mistakes import ToldError, task_mistake
 
-    mistake = task_mistake(error) or _disk_trouble(directory, error)
+    lost = error if isinstance(error, LostProcessError) else None
+    mistake = str(lost) if lost else task_mistake(error) or _disk_trouble(directory, error)
+    trace = lost.traceback if lost else "".join(traceback.format_exception(error))
     said = " ".join((mistake or f"{type(error).__name__}: {error}").split())[:500]
     with contextlib.suppress(OSError):  # the disk may be what failed
-        directory.traceback_file.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        directory.traceback_file.write_text(trace, encoding="utf-8")
         directory.write_record(status="failed", error=said)
-    if not mistake:
-        traceback.print_exception(error)
+    if lost or not mistake:
+        print(trace, end="", file=sys.stderr)
     print(f"{directory.path} failed: {said}\n    again: {command()}", file=sys.stderr, flush=True)
     return ToldError(said)
 
