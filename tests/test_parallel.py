@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 from diffexp.apps.main import main
 from diffexp.apps.ranks import Place, place
+from diffexp.apps.settings import refuse_processes
 from diffexp.studies import Run, read_study
 
 BATCH = 8
@@ -171,11 +174,10 @@ def test_rank_0_alone_writes_and_prints(double: Run) -> None:
     assert printed(root_of(double), 1) == ""
 
 
-def test_one_process_goes_on_where_two_have_stopped(
-    single: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = alone(tmp_path / "whole", "trainer.max_steps=9", monkeypatch=monkeypatch)
-    process = start(tmp_path / "parts", "trainer.max_steps=100000", "checkpoint.every_n_steps=1")
+def test_one_process_goes_on_where_two_have_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The other process is always within its step when the signal comes, and must still finish it.
+    slow = {"WITNESS_DAWDLES": "1"}
+    process = start(tmp_path / "parts", "trainer.max_steps=100000", "checkpoint.every_n_steps=1", **slow)
     wait_for(tmp_path / "parts", "last.ckpt", process)
     process.send_signal(signal.SIGTERM)
     end(process)
@@ -199,15 +201,11 @@ def test_two_processes_go_on_where_one_has_stopped(
     weights_agree(single, only_run(tmp_path / "parts"))
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_process_that_fails_ends_the_other_and_the_run_says_why(tmp_path: Path, rank: int) -> None:
-    began = time.monotonic()
-    assert end(start(tmp_path, WITNESS_FAILS=str(rank))) == 1
-    assert time.monotonic() - began < 90
+def test_a_process_that_fails_ends_the_other_and_the_run_says_why(tmp_path: Path) -> None:
+    assert end(start(tmp_path, WITNESS_FAILS="1")) == 1
     run = only_run(tmp_path)
-    assert run.status == "failed"
-    assert run.record["error"].endswith("RuntimeError: the witness gives up")
-    assert run.record["error"].startswith("rank 1 of 2" if rank else "RuntimeError")
+    assert run.record["status"] == "failed"
+    assert run.record["error"] == "rank 1 of 2 processes failed: RuntimeError: the witness gives up"
     assert "in forward" in (run.path / "traceback.txt").read_text()
 
 
@@ -218,10 +216,11 @@ def test_a_sweep_in_two_processes_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "s").exists()
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
-    assert end(start(tmp_path, "training.batch_size=7")) == 1
-    assert "training.batch_size=7 cannot be shared by 2 processes" in printed(tmp_path, 0)
-    assert not (tmp_path / "s").exists()
+def test_a_batch_that_cannot_be_shared_is_refused() -> None:
+    cfg = OmegaConf.create({"training": {"batch_size": 128}})
+    refuse_processes(cfg, 4, RunMode.RUN)
+    with pytest.raises(ValueError, match=r"training.batch_size=128 cannot be shared by 3 processes .* Take 126\."):
+        refuse_processes(cfg, 3, RunMode.RUN)
 
 
 def test_the_environment_says_which_process_this_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """A network that notes what it is trained on, for runs whose processes a test cannot look into."""
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 class Witness(nn.Module):
     """One convolution that is told the time; its training inputs go to $WITNESS/<rank>-<call>.npz.
 
-    With $WITNESS_FAILS=<rank>, that rank gives up at its third call.
+    With $WITNESS_FAILS=<rank>, that rank gives up at its third call; with $WITNESS_DAWDLES=<rank>, it takes its time.
     """
 
     def __init__(self, image_shape: tuple[int, int, int], **_: Any) -> None:
@@ -25,6 +26,8 @@ class Witness(nn.Module):
             rank = os.environ.get("RANK", "0")
             if self.calls == 2 and os.environ.get("WITNESS_FAILS") == rank:
                 raise RuntimeError("the witness gives up")
+            if os.environ.get("WITNESS_DAWDLES") == rank:
+                time.sleep(0.5)
             np.savez(Path(os.environ["WITNESS"]) / f"{rank}-{self.calls}.npz", x=x.numpy(), t=t.numpy())
             self.calls += 1
         return self.convolution(torch.cat([x, t.to(x.dtype).expand_as(x[:, :1])], dim=1))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TypeAlias
 
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 
@@ -18,6 +19,26 @@ def refuse_settings(cfg: DictConfig) -> None:
             wrong.append(f"{key}={OmegaConf.select(cfg, key)}: {why}")
     if wrong:
         raise ValueError("\n".join(wrong))
+
+
+def refuse_processes(cfg: DictConfig, processes: int, mode: RunMode | None) -> None:
+    """Refuse what several processes cannot train together.
+
+    Raises:
+        ValueError: A sweep, or a batch that does not part into equal shares.
+    """
+    size = int(cfg.training.batch_size)
+    if processes > 1 and mode is RunMode.MULTIRUN:
+        raise ValueError(
+            f"a sweep (-m) in {processes} processes (WORLD_SIZE={processes}): processes that torchrun starts train one "
+            "run together. Leave torchrun out, and every run is trained in one process; or start torchrun once for "
+            "each run, without -m (and with hydra.mode=RUN after an experiment= that is a sweep)."
+        )
+    if size % processes:
+        raise ValueError(
+            f"training.batch_size={size} cannot be shared by {processes} processes (WORLD_SIZE={processes}): it counts "
+            f"the images of all, and each takes as many. Take {max(size // processes, 1) * processes}."
+        )
 
 
 def refuse_likelihood(cfg: DictConfig) -> None:

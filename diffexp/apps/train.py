@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Sequence
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from diffexp.apps.interruption import Interrupted, Interruption, interruptible
@@ -69,11 +68,11 @@ def check(cfg: DictConfig) -> None:
     from diffexp.apps import build
     from diffexp.apps.feasibility import advice
     from diffexp.apps.loggers import refuse_unusable
-    from diffexp.apps.settings import refuse_settings
+    from diffexp.apps.settings import refuse_processes, refuse_settings
 
     chosen = chosen_files()
-    _refuse_processes(cfg)
     refuse_settings(cfg)
+    refuse_processes(cfg, place().world_size, HydraConfig.get().mode)
     refuse_unusable(cfg.logger)
     directory = run_directory(cfg, chosen)
     directory.refuse_another(plain(cfg))
@@ -88,23 +87,6 @@ def check(cfg: DictConfig) -> None:
             print(f"diffexp train: note: {line}", file=sys.stderr)
     build.refuse_optimizer(cfg, build.denoiser(cfg, parts, where))
     build.compiles(cfg, where)
-
-
-def _refuse_processes(cfg: DictConfig) -> None:
-    count, size = place().world_size, cfg.training.batch_size
-    if count == 1:
-        return
-    if HydraConfig.get().mode is RunMode.MULTIRUN:
-        raise ValueError(
-            f"a sweep (-m) in {count} processes (WORLD_SIZE={count}): processes that torchrun starts train one run "
-            "together. Leave torchrun out, and every run is trained in one process; or start torchrun once for each "
-            "run, without -m (and with hydra.mode=RUN after an experiment= that is a sweep)."
-        )
-    if isinstance(size, int) and size % count:
-        raise ValueError(
-            f"training.batch_size={size} cannot be shared by {count} processes (WORLD_SIZE={count}): it counts the "
-            f"images of all, and each takes as many. Take {max(size // count, 1) * count}."
-        )
 
 
 def prepare(cfg: DictConfig) -> None:
@@ -130,7 +112,9 @@ def train(cfg: DictConfig, leader: Leader) -> None:
         KeyboardInterrupt, SystemExit: It was told to stop; the record says "interrupted".
         ToldError: It failed; the record says so, traceback.txt why, and so has been told.
     """
-    _refuse_processes(cfg)  # a sweeper that finds its jobs as it goes has had none checked
+    from diffexp.apps.settings import refuse_processes
+
+    refuse_processes(cfg, leader.place.world_size, HydraConfig.get().mode)  # not every sweeper has its jobs checked
     directory = run_directory(cfg, chosen_files())
     try:
         with try_locked(directory.path) as alone:
