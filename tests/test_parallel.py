@@ -177,14 +177,15 @@ def test_rank_0_alone_writes_and_prints(double: Run) -> None:
 def test_one_process_goes_on_where_two_have_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The other process is always within its step when the signal comes, and must still finish it.
     slow = {"WITNESS_DAWDLES": "1"}
-    process = start(tmp_path / "parts", "trainer.max_steps=100000", "checkpoint.every_n_steps=1", **slow)
-    wait_for(tmp_path / "parts", "last.ckpt", process)
+    process = start(tmp_path / "parts", "trainer.max_steps=100000", **slow)
+    wait_for(tmp_path / "parts/1-2.npz", process)
     process.send_signal(signal.SIGTERM)
     end(process)
     stopped = only_run(tmp_path / "parts")
     assert stopped.status == "interrupted"
     assert "was interrupted (SIGTERM); its command goes on from exactly there" in printed(tmp_path / "parts", 0)
     step = trained(stopped)["global_step"]
+    assert step >= 3
     whole = alone(tmp_path / "whole", f"trainer.max_steps={step + 3}", monkeypatch=monkeypatch)
     parts = alone(tmp_path / "parts", f"trainer.max_steps={step + 3}", monkeypatch=monkeypatch)
     assert losses(parts) == pytest.approx(losses(whole), rel=1e-5)
@@ -242,8 +243,8 @@ def test_the_environment_says_which_process_this_is(monkeypatch: pytest.MonkeyPa
         place()
 
 
-def wait_for(root: Path, name: str, process: "subprocess.Popen[str]") -> None:
+def wait_for(file: Path, process: "subprocess.Popen[str]") -> None:
     for _ in range(600):
-        if list(root.rglob(name)) or process.poll() is not None:
+        if file.exists() or process.poll() is not None:
             return
         time.sleep(0.1)
