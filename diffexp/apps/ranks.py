@@ -156,7 +156,7 @@ class Leader:
         try:
             said = json.loads(connection.recv_bytes())
         except (OSError, EOFError):
-            said = {"error": "was killed", "traceback": ""}
+            said = {"error": "died without a word (killed, or out of memory?)", "traceback": ""}
         if self._ended.is_set():
             return
         which = f"rank {ranks[connection]} of {self.place.world_size} processes"
