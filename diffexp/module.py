@@ -13,6 +13,7 @@ from diffexp.denoiser import Denoiser
 from diffexp.draws import Draws, stream_key
 from diffexp.ema import Ema
 from diffexp.objective import Objective
+from diffexp.parallel import Share
 from diffexp.times import Times
 
 MakeOptimizer: TypeAlias = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -33,6 +34,8 @@ class DiffusionModule(pl.LightningModule):
         ema_decay: See `Ema`.
         loss_scale: The optimised loss is the logged one divided by this, so that gradient clipping and Adam's
             epsilon treat targets alike whatever their units.
+        share: Which images of each batch are this process's. Every process makes the draws of the whole batch and
+            takes its own, so that they are those of a run on one device.
     """
 
     def __init__(
@@ -47,12 +50,14 @@ class DiffusionModule(pl.LightningModule):
         warmup_steps: int,
         ema_decay: float,
         loss_scale: float = 1.0,
+        share: Share | None = None,
     ) -> None:
         super().__init__()
         self.denoiser, self.objective, self.times, self.data = denoiser, objective, times, data
         self.draws = Draws(seed, data.device)
         self.make_optimizer, self.batch_size, self.warmup_steps = optimizer, batch_size, warmup_steps
-        self.loss_scale = loss_scale
+        self.loss_scale, self.share = loss_scale, share or Share()
+        self._learner = [denoiser]  # in a list, so that what wraps the network is no part of a checkpoint
         self.ema = Ema(denoiser.network, ema_decay)
         self.losses = torch.zeros((), dtype=torch.float64)  # of the steps since it was last read, on the device
         self.steps = 0
@@ -62,16 +67,27 @@ class DiffusionModule(pl.LightningModule):
         """The denoiser with the averaged weights: the one that is validated and sampled from."""
         return Denoiser(self.ema.network, self.denoiser.schedule, self.denoiser.target, self.denoiser.autocast)
 
+    def on_train_start(self) -> None:
+        """The network is on its device and has its weights."""
+        network = self.share.averaging(self.denoiser.network)
+        self._learner = [Denoiser(network, self.denoiser.schedule, self.denoiser.target, self.denoiser.autocast)]
+
+    def on_train_end(self) -> None:
+        """Training is over, and with it the averaging."""
+        self._learner = [self.denoiser]
+
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """One step; which one is all that the loader has to say."""
         step, schedule = self.global_step, self.denoiser.schedule
-        self._seed_dropout(stream_key(self.draws.seed, step, "dropout") % 2**63)
+        dropout = f"dropout/{self.share.rank}" if self.share.rank else "dropout"
+        self._seed_dropout(stream_key(self.draws.seed, step, dropout) % 2**63)
         x0 = self.data.batch(self.draws, step, self.batch_size)
         strata = torch.arange(self.batch_size, device=x0.device)
         t = self.times(schedule, (strata + self.draws.uniform(self.batch_size, step, "times")) / self.batch_size)
         eps, xi = (self.draws.normal(x0.shape, step, purpose, x0.dtype) for purpose in ("eps", "xi"))
-        loss = self.objective(self.denoiser, x0, t, eps, xi).mean()
-        self.losses = self.losses.to(loss.device) + loss.detach()
+        x0, t, eps, xi = (self.share.of(draw) for draw in (x0, t, eps, xi))
+        loss = self.objective(self._learner[0], x0, t, eps, xi).mean()
+        self.losses = self.losses.to(loss.device) + self.share.mean(loss.detach().double())
         self.steps += 1
         return loss / self.loss_scale
 

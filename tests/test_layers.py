@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "diffexp"
 LAYERS = [
     {"shapes", "files", "heartbeat", "progress", "records", "plain_text"},
     {"schedule"},
-    {"times", "weighting", "draws", "nn", "ema"},
+    {"times", "weighting", "draws", "nn", "ema", "parallel"},
     {"data"},
     {"pictures"},
     {"metrics", "targets"},

@@ -11,16 +11,19 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from diffexp import objective
 from diffexp.apps.classes import built, refuse_other_kinds
 from diffexp.apps.config import choices, compose_choice, did_you_mean
 from diffexp.apps.feasibility import refuse_singular
+from diffexp.apps.ranks import place
 from diffexp.data.base import Data, Source
 from diffexp.denoiser import Denoiser
 from diffexp.draws import stream_key
 from diffexp.metrics.samples import Metric, PreparedMetric
-from diffexp.module import MakeOptimizer
+from diffexp.module import DiffusionModule, MakeOptimizer
 from diffexp.objective import Objective
 from diffexp.oracle import known_density
+from diffexp.parallel import Share
 from diffexp.samplers import Sampler
 from diffexp.sampling import Samples
 from diffexp.schedule import Schedule
@@ -75,10 +78,10 @@ def problem(cfg: DictConfig, chosen: Mapping[str, str]) -> Problem:
     schedule = built(cfg.schedule, Schedule, "schedule")
     target, weighting = built(cfg.target, Target, "target"), built(cfg.weighting, Weighting, "weighting")
     times, sampler = built(cfg.times, Times, "times"), built(cfg.sampler, Sampler, "sampler")
-    objective = Objective(target, space(cfg), weighting)
-    refuse_singular(cfg, chosen, objective, schedule, times, sampler)
+    loss = Objective(target, space(cfg), weighting)
+    refuse_singular(cfg, chosen, loss, schedule, times, sampler)
     data = load_data(OmegaConf.to_yaml(cfg.data, resolve=True))
-    return Problem(schedule, target, objective, times, sampler, built(cfg.metric, Metric, "metric"), data)
+    return Problem(schedule, target, loss, times, sampler, built(cfg.metric, Metric, "metric"), data)
 
 
 def space(cfg: DictConfig) -> Target | None:
@@ -116,10 +119,10 @@ _prepared: dict[tuple[str, str, torch.device], PreparedMetric] = {}
 
 
 def device(cfg: DictConfig) -> torch.device:
-    """Where `trainer.accelerator` puts the run.
+    """Where `trainer.accelerator` puts the run; of several processes, each on a GPU of its own.
 
     Raises:
-        ValueError: That accelerator is not here, or not one that training knows.
+        ValueError: That accelerator is not here, or not one that training knows, or there are too few of them.
     """
     wanted = str(cfg.trainer.accelerator)
     if wanted not in ("auto", "cpu", "gpu", "cuda"):
@@ -128,6 +131,13 @@ def device(cfg: DictConfig) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise ValueError(f"trainer.accelerator={wanted}: no GPU is visible to torch. Set trainer.accelerator=cpu.")
+    here, gpus = place(), torch.cuda.device_count()
+    if here.world_size > 1 and gpus > 1:  # a scheduler may show each process its own GPU alone
+        if here.local_size > gpus:
+            raise ValueError(
+                f"{here.local_size} processes on this machine, but torch sees {gpus} GPUs: start one process per GPU."
+            )
+        torch.cuda.set_device(here.local_rank)
     return torch.device("cuda", torch.cuda.current_device())
 
 
@@ -168,6 +178,34 @@ def denoiser(cfg: DictConfig, parts: Problem, where: torch.device) -> Denoiser:
     return Denoiser(
         network.to(where), parts.schedule, parts.target, torch.bfloat16 if precision(cfg, where) == "bf16" else None
     )
+
+
+def module(cfg: DictConfig, parts: Problem, where: torch.device, zero_loss: float, share: Share) -> DiffusionModule:
+    """What is trained, fresh; `zero_loss` is what always answering zero costs."""
+    trained = denoiser(cfg, parts, where)
+    made = DiffusionModule(
+        trained,
+        parts.objective,
+        parts.times,
+        parts.data,
+        seed=cfg.seed,
+        optimizer=optimizer(cfg),
+        batch_size=int(cfg.training.batch_size),
+        warmup_steps=cfg.training.warmup_steps,
+        ema_decay=cfg.training.ema_decay,
+        loss_scale=zero_loss if cfg.objective.normalize else 1.0,
+        share=share,
+    )
+    if compiles(cfg, where):
+        for network in (trained.network, made.ema.network):
+            cast(Any, network).compile()
+    return made
+
+
+def without_learning(parts: Problem) -> tuple[float, float]:
+    """What always answering zero costs, and the part of it that is label noise; see `objective.without_learning`."""
+    moment = parts.data.heldout(parts.data.size("heldout")).square().mean().item()
+    return objective.without_learning(parts.objective, parts.schedule, parts.times, moment)
 
 
 @contextlib.contextmanager

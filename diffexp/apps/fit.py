@@ -14,18 +14,25 @@ from omegaconf import DictConfig
 from diffexp.apps import build, loggers
 from diffexp.apps.checkpoints import AtomicCheckpoints, Checkpoint, read_checkpoint, refuse_other_weights
 from diffexp.apps.interruption import Interrupted, Interruption
+from diffexp.apps.ranks import Leader
 from diffexp.apps.record import plain
 from diffexp.apps.weights import BEST_METRIC, BestWeights, Weights
 from diffexp.callbacks import Diverged, Journal, Sample, Validate, Watch, judge
-from diffexp.module import DiffusionModule, StepLoader
-from diffexp.objective import effective_weight, without_learning
+from diffexp.module import StepLoader
+from diffexp.objective import effective_weight
+from diffexp.parallel import Share
 from diffexp.pictures import save_grid
 from diffexp.runs import RunDirectory
 from diffexp.sampling import Samples
 
 
 def fit(
-    cfg: DictConfig, parts: build.Problem, where: torch.device, directory: RunDirectory, interruption: Interruption
+    cfg: DictConfig,
+    parts: build.Problem,
+    where: torch.device,
+    directory: RunDirectory,
+    interruption: Interruption,
+    leader: Leader,
 ) -> None:
     """Train, validate, sample, and record how it ended.
 
@@ -37,30 +44,15 @@ def fit(
     batch_size = int(cfg.training.batch_size)
     checkpoint = read_checkpoint(directory.checkpoint, config) if directory.checkpoint.exists() else None
     begun = _go_on(directory, checkpoint, batch_size)
-    denoiser = build.denoiser(cfg, parts, where)
-    moment = parts.data.heldout(parts.data.size("heldout")).square().mean().item()
-    zero_loss, label_noise = without_learning(parts.objective, parts.schedule, parts.times, moment)
-    module = DiffusionModule(
-        denoiser,
-        parts.objective,
-        parts.times,
-        parts.data,
-        seed=cfg.seed,
-        optimizer=build.optimizer(cfg),
-        batch_size=batch_size,
-        warmup_steps=cfg.training.warmup_steps,
-        ema_decay=cfg.training.ema_decay,
-        loss_scale=zero_loss if cfg.objective.normalize else 1.0,
-    )
+    leader.begin(begun)
+    zero_loss, label_noise = build.without_learning(parts)
+    module = build.module(cfg, parts, where, zero_loss, Share(leader.place.rank, leader.place.world_size))
     if checkpoint:
         refuse_other_weights(directory.checkpoint, checkpoint, module)
     del checkpoint
-    if build.compiles(cfg, where):
-        for network in (denoiser.network, module.ema.network):
-            cast(Any, network).compile()
     first, last = parts.times.range(parts.schedule)
     directory.write_record(
-        parameters=sum(p.numel() for p in denoiser.network.parameters()),
+        parameters=sum(p.numel() for p in module.denoiser.network.parameters()),
         t_min=first,
         t_max=last,
         clip=bool(parts.sampler.clip),
@@ -90,7 +82,8 @@ def fit(
         ]
         if cfg.sampling.every:
             callbacks.append(Sample(journal, samples, cfg.sampling.grid, cfg.sampling.every))
-        trainer = cast(pl.Trainer, instantiate(cfg.trainer, **settings(where), callbacks=callbacks))
+        trainer = cast(pl.Trainer, instantiate(cfg.trainer, **trainer_settings(where), callbacks=callbacks))
+        leader.join_group(where.type)
         try:
             trainer.fit(
                 module, datamodule=StepLoader(trainer.max_steps), ckpt_path=str(directory.checkpoint) if begun else None
@@ -107,6 +100,7 @@ def fit(
         Weights(module.ema.network.state_dict(), trainer.global_step, value).save(directory.final_weights, config)
         judge(journal, samples(), metric, cfg.sampling.grid, trainer.global_step * batch_size)
         directory.write_record(status="done", nfe=parts.sampler.nfe)
+    leader.finish()
 
 
 def _go_on(directory: RunDirectory, checkpoint: Mapping[str, Any] | None, batch_size: int) -> int:
@@ -122,13 +116,14 @@ def _go_on(directory: RunDirectory, checkpoint: Mapping[str, Any] | None, batch_
     return begun
 
 
-def settings(where: torch.device) -> dict[str, Any]:
+def trainer_settings(where: torch.device) -> dict[str, Any]:
     """What of the trainer is ours to say."""
     return {
         "accelerator": where.type,
         "devices": [where.index] if where.type == "cuda" else 1,
         "logger": False,
-        # From a scheduler's variables Lightning would take ranks and signal handlers; one run is one process.
+        # From a scheduler's variables Lightning would take ranks and signal handlers, and requeue by itself. Of several
+        # processes each has a Trainer that knows of no other: with ranks of its own it stalls at every step.
         "plugins": [AtomicCheckpoints(), LightningEnvironment()],
         "enable_checkpointing": False,
         "enable_progress_bar": False,

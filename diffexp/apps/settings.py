@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TypeAlias
 
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from diffexp.apps.record import plain
@@ -28,6 +29,26 @@ def refuse_settings(cfg: DictConfig) -> None:
             )
     if wrong:
         raise ValueError("\n".join(wrong))
+
+
+def refuse_processes(cfg: DictConfig, processes: int, mode: RunMode | None) -> None:
+    """Refuse what several processes cannot train together.
+
+    Raises:
+        ValueError: A sweep, or a batch that does not part into equal shares.
+    """
+    size = int(cfg.training.batch_size)
+    if processes > 1 and mode is RunMode.MULTIRUN:
+        raise ValueError(
+            f"a sweep (-m) in {processes} processes (WORLD_SIZE={processes}): processes that torchrun starts train one "
+            "run together. Leave torchrun out, and every run is trained in one process; or start torchrun once for "
+            "each run, without -m (and with hydra.mode=RUN after an experiment= that is a sweep)."
+        )
+    if size % processes:
+        raise ValueError(
+            f"training.batch_size={size} cannot be shared by {processes} processes (WORLD_SIZE={processes}): it counts "
+            f"the images of all, and each takes as many. Take {max(size // processes, 1) * processes}."
+        )
 
 
 def refuse_likelihood(cfg: DictConfig) -> None:
@@ -66,7 +87,7 @@ Table: TypeAlias = tuple[tuple[str, str, str, Callable[[object], bool]], ...]
 _NUMBERS: Table = (
     ("seed", "a whole number", "0", lambda value: isinstance(value, int)),
     ("trainer.max_steps", "a whole number, 1 or more", "10_000", _whole(1)),
-    ("trainer.devices", "1 (several GPUs run several jobs)", "1", lambda value: value == 1),
+    ("trainer.devices", "1 (torchrun trains one run on several GPUs: docs/clusters.md)", "1", lambda value: value == 1),
     ("training.batch_size", "a whole number, 1 or more", "128", _whole(1)),
     ("training.log_every", "a whole number, 1 or more", "50", _whole(1)),
     ("training.warmup_steps", "a whole number, 0 or more", "200", _whole(0)),
@@ -94,6 +115,8 @@ _OURS = {
     "trainer.accumulate_grad_batches": "each step draws its own images; raise training.batch_size instead.",
     "trainer.fast_dev_run": "set trainer.max_steps to a few steps instead.",
     "trainer.precision": "set compute.precision instead.",
+    "trainer.strategy": "start the run with torchrun instead, one process per GPU: docs/clusters.md.",
+    "trainer.num_nodes": "start the run with torchrun instead, one process per GPU: docs/clusters.md.",
     "trainer.logger": "set logger= instead.",
     "trainer.callbacks": "the run's own callbacks write its record.",
 }

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from diffexp.apps.interruption import Interrupted, Interruption, interruptible
 from diffexp.apps.outcome import Outcomes
+from diffexp.apps.ranks import Leader, LostProcessError, place
 from diffexp.apps.record import chosen_files, command, identity, plain, run_directory
 from diffexp.files import try_locked, why_unwritable
 from diffexp.heartbeat import beating, is_beating
@@ -25,11 +26,25 @@ def main(argv: Sequence[str]) -> int:
     """The command's exit code: 1 if the run failed, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM."""
     from diffexp.apps.hydra_app import run_hydra_app
 
-    outcomes = Outcomes()
     try:
-        code = run_hydra_app(train, "train", argv, check, prepare, lambda cfg: outcomes.expect(cfg, chosen_files()))
+        here = place()
+    except ValueError as error:
+        print(f"diffexp train: error: {error}", file=sys.stderr)
+        return 2
+    if here.rank:
+        from diffexp.apps import assist
+
+        return assist.main(argv, here)
+    outcomes, leader, code = Outcomes(), Leader(here), 1
+
+    def task(cfg: DictConfig) -> None:
+        train(cfg, leader)
+
+    try:
+        code = run_hydra_app(task, "train", argv, check, prepare, lambda cfg: outcomes.expect(cfg, chosen_files()))
     finally:
         outcomes.tell()
+        leader.end(code)
     return code or int(outcomes.failed)
 
 
@@ -54,10 +69,11 @@ def check(cfg: DictConfig) -> None:
     from diffexp.apps import build
     from diffexp.apps.feasibility import advice
     from diffexp.apps.loggers import refuse_unusable
-    from diffexp.apps.settings import refuse_settings
+    from diffexp.apps.settings import refuse_processes, refuse_settings
 
     chosen = chosen_files()
     refuse_settings(cfg)
+    refuse_processes(cfg, place().world_size, HydraConfig.get().mode)
     refuse_unusable(cfg.logger)
     directory = run_directory(cfg, chosen)
     directory.refuse_another(plain(cfg))
@@ -91,13 +107,16 @@ def prepare(cfg: DictConfig) -> None:
 _advised: set[str] = set()  # a sweep says each thing once
 
 
-def train(cfg: DictConfig) -> None:
+def train(cfg: DictConfig, leader: Leader) -> None:
     """Train what `cfg` says, or finish it, or say that there is nothing to do.
 
     Raises:
         KeyboardInterrupt, SystemExit: It was told to stop; the record says "interrupted".
         ToldError: It failed; the record says so, traceback.txt why, and so has been told.
     """
+    from diffexp.apps.settings import refuse_processes
+
+    refuse_processes(cfg, leader.place.world_size, HydraConfig.get().mode)  # not every sweeper has its jobs checked
     directory = run_directory(cfg, chosen_files())
     try:
         with try_locked(directory.path) as alone:
@@ -107,7 +126,7 @@ def train(cfg: DictConfig) -> None:
                 print(line, flush=True)
             else:
                 with interruptible() as interruption, beating(directory.heartbeat_file):
-                    _train(cfg, directory, interruption)
+                    _train(cfg, directory, interruption, leader)
     except OSError as error:
         raise _told(directory, error) from error
 
@@ -120,7 +139,7 @@ def _trained_elsewhere(directory: RunDirectory) -> bool:
     return is_beating(directory.heartbeat_file)
 
 
-def _train(cfg: DictConfig, directory: RunDirectory, interruption: Interruption) -> None:
+def _train(cfg: DictConfig, directory: RunDirectory, interruption: Interruption, leader: Leader) -> None:
     import torch
 
     from diffexp.apps import build
@@ -131,19 +150,22 @@ def _train(cfg: DictConfig, directory: RunDirectory, interruption: Interruption)
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu"
     record = identity(cfg, chosen_files(), directory)
     record |= {"status": "running", "error": None, "device": name, "precision": build.precision(cfg, where)}
-    record |= {"host": platform.node(), "pid": os.getpid()}
+    record |= {"host": platform.node(), "pid": os.getpid(), "processes": leader.place.world_size}
+    leader.when_stuck = lambda error: _told(directory, error)
     try:
         directory.claim({"images_seen": 0, **directory.record, **record}, plain(cfg))
         directory.traceback_file.unlink(missing_ok=True)
-        fit(cfg, parts, where, directory, interruption)
+        fit(cfg, parts, where, directory, interruption, leader)
     except Interrupted as interrupted:
+        if lost := leader.lost():
+            raise _told(directory, lost) from lost
         with contextlib.suppress(OSError):
             directory.write_record(status="interrupted")
         kept = "its last checkpoint" if interrupted.at_once else "exactly there"
         print(f"{directory.path} was interrupted ({interrupted}); its command goes on from {kept}", flush=True)
         raise
     except Exception as error:
-        told = _told(directory, error)
+        told = _told(directory, leader.lost(patience=2.0) or error)
         traceback.clear_frames(error.__traceback__)  # Hydra keeps the error, and it would keep the network
         if cfg.fail_fast:
             raise SystemExit(1) from error
@@ -158,14 +180,15 @@ def _told(directory: RunDirectory, error: Exception) -> Exception:
     """Record and tell that a run failed, at once, for a sweep goes on; what to raise then."""
     from diffexp.apps.mistakes import ToldError, task_mistake
 
-    mistake = task_mistake(error) or _disk_trouble(directory, error)
+    lost = error if isinstance(error, LostProcessError) else None
+    mistake = str(lost) if lost else task_mistake(error) or _disk_trouble(directory, error)
+    trace = lost.traceback if lost else "".join(traceback.format_exception(error))
     said = " ".join((mistake or f"{type(error).__name__}: {error}").split())[:500]
     with contextlib.suppress(OSError):  # the disk may be what failed
-        told = "".join(traceback.format_exception(error))
-        directory.traceback_file.write_text(without_secrets(told), encoding="utf-8")
+        directory.traceback_file.write_text(without_secrets(trace), encoding="utf-8")
         directory.write_record(status="failed", error=said)
-    if not mistake:
-        traceback.print_exception(error)
+    if lost or not mistake:
+        print(trace, end="", file=sys.stderr)
     print(f"{directory.path} failed: {said}\n    again: {command()}", file=sys.stderr, flush=True)
     return ToldError(said)
 
