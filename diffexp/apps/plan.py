@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str]) -> int:
     """The command's exit code: 2 for what `diffexp train` would refuse, in its words."""
     from diffexp.apps.hydra_app import run_hydra_app
-    from diffexp.apps.train import check, train
+    from diffexp.apps.train import check
 
     words = [word for word in argv if word != "--json"]
     if "--help" in words or "-h" in words:
         words.append("hydra/help=plan")
     planner = Planner()
-    code = run_hydra_app(train, "train", words, check, planner.add, name="plan", launch=False)
+    code = run_hydra_app(check, "train", words, check, planner.add, name="plan", launch=False)
     if code == 0 and planner.plan.jobs:
         _print(planner.plan, as_json="--json" in argv)
     return code

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
@@ -170,8 +170,10 @@ def _overrides(job: JobReturn, folder: Path) -> list[str]:
     assert job.hydra_cfg is not None
     hydra: DictConfig = job.hydra_cfg.hydra
     # As they were typed: to read them one by one would resolve the interpolations that stand in them.
-    typed: list[Any] = [
-        word for words in (hydra.overrides.hydra, hydra.overrides.task) for word in OmegaConf.to_container(words)
+    typed = [
+        word
+        for words in (hydra.overrides.hydra, hydra.overrides.task)
+        for word in cast(list[Any], OmegaConf.to_container(words))
     ]
     kept = [
         str(override.input_line)
