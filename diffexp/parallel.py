@@ -6,6 +6,7 @@ which is the gradient of the mean over the whole batch, since all shares have th
 """
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -38,6 +39,6 @@ class Share:
         """The mean of a number over all ranks; on a GPU nobody waits for it."""
         if self.world_size > 1:
             value = value.clone()
-            dist.all_reduce(value)
+            cast(Any, dist).all_reduce(value)
             value /= self.world_size
         return value
