@@ -226,9 +226,9 @@ class Follower:
 
 
 def _store() -> Any:
-    from torch.distributed import rendezvous  # pyright: ignore[reportPrivateImportUsage]
+    import torch.distributed as dist
 
-    return next(cast(Any, rendezvous)("env://", timeout=timedelta(minutes=5)))[0]
+    return next(cast(Any, dist).rendezvous("env://", timeout=timedelta(minutes=5)))[0]
 
 
 def _join_group(store: Any, here: Place, device: str) -> None:
