@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from diffexp.apps import build
 from diffexp.apps.checkpoints import read_checkpoint
-from diffexp.apps.fit import quiet, trainer_settings
+from diffexp.apps.fit import quiet, settings
 from diffexp.apps.hydra_app import run_hydra_app
 from diffexp.apps.ranks import Follower, Place, silent
 from diffexp.apps.record import chosen_files, plain, run_directory
@@ -44,10 +44,10 @@ def assist(cfg: DictConfig, follower: Follower) -> None:
                 "the network file system is late. Type the command again."
             )
     parts = parts.to(where)
-    zero_loss, _ = build.without_learning(parts)
+    zero_loss, _ = build.zero_answer(parts)
     module = build.module(cfg, parts, where, zero_loss, Share(follower.place.rank, follower.place.world_size))
     with quiet(), build.seeded(0):
-        trainer = cast(pl.Trainer, instantiate(cfg.trainer, **trainer_settings(where)))
+        trainer = cast(pl.Trainer, instantiate(cfg.trainer, **settings(where)))
         follower.join_group(where.type)
         ckpt_path = str(directory.checkpoint) if follower.begun else None
         trainer.fit(module, datamodule=StepLoader(trainer.max_steps), ckpt_path=ckpt_path)

@@ -11,7 +11,6 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from diffexp import objective
 from diffexp.apps.classes import built, refuse_other_kinds
 from diffexp.apps.config import choices, compose_choice, did_you_mean
 from diffexp.apps.feasibility import refuse_singular
@@ -21,7 +20,7 @@ from diffexp.denoiser import Denoiser
 from diffexp.draws import stream_key
 from diffexp.metrics.samples import Metric, PreparedMetric
 from diffexp.module import DiffusionModule, MakeOptimizer
-from diffexp.objective import Objective
+from diffexp.objective import Objective, without_learning
 from diffexp.oracle import known_density
 from diffexp.parallel import Share
 from diffexp.samplers import Sampler
@@ -78,10 +77,10 @@ def problem(cfg: DictConfig, chosen: Mapping[str, str]) -> Problem:
     schedule = built(cfg.schedule, Schedule, "schedule")
     target, weighting = built(cfg.target, Target, "target"), built(cfg.weighting, Weighting, "weighting")
     times, sampler = built(cfg.times, Times, "times"), built(cfg.sampler, Sampler, "sampler")
-    loss = Objective(target, space(cfg), weighting)
-    refuse_singular(cfg, chosen, loss, schedule, times, sampler)
+    objective = Objective(target, space(cfg), weighting)
+    refuse_singular(cfg, chosen, objective, schedule, times, sampler)
     data = load_data(OmegaConf.to_yaml(cfg.data, resolve=True))
-    return Problem(schedule, target, loss, times, sampler, built(cfg.metric, Metric, "metric"), data)
+    return Problem(schedule, target, objective, times, sampler, built(cfg.metric, Metric, "metric"), data)
 
 
 def space(cfg: DictConfig) -> Target | None:
@@ -202,10 +201,10 @@ def module(cfg: DictConfig, parts: Problem, where: torch.device, zero_loss: floa
     return made
 
 
-def without_learning(parts: Problem) -> tuple[float, float]:
-    """What always answering zero costs, and the part of it that is label noise; see `objective.without_learning`."""
+def zero_answer(parts: Problem) -> tuple[float, float]:
+    """What always answering zero costs, and the part of it that is label noise; see `without_learning`."""
     moment = parts.data.heldout(parts.data.size("heldout")).square().mean().item()
-    return objective.without_learning(parts.objective, parts.schedule, parts.times, moment)
+    return without_learning(parts.objective, parts.schedule, parts.times, moment)
 
 
 @contextlib.contextmanager

@@ -45,7 +45,7 @@ def fit(
     checkpoint = read_checkpoint(directory.checkpoint, config) if directory.checkpoint.exists() else None
     begun = _go_on(directory, checkpoint, batch_size)
     leader.begin(begun)
-    zero_loss, label_noise = build.without_learning(parts)
+    zero_loss, label_noise = build.zero_answer(parts)
     module = build.module(cfg, parts, where, zero_loss, Share(leader.place.rank, leader.place.world_size))
     if checkpoint:
         refuse_other_weights(directory.checkpoint, checkpoint, module)
@@ -82,7 +82,7 @@ def fit(
         ]
         if cfg.sampling.every:
             callbacks.append(Sample(journal, samples, cfg.sampling.grid, cfg.sampling.every))
-        trainer = cast(pl.Trainer, instantiate(cfg.trainer, **trainer_settings(where), callbacks=callbacks))
+        trainer = cast(pl.Trainer, instantiate(cfg.trainer, **settings(where), callbacks=callbacks))
         leader.join_group(where.type)
         try:
             trainer.fit(
@@ -116,7 +116,7 @@ def _go_on(directory: RunDirectory, checkpoint: Mapping[str, Any] | None, batch_
     return begun
 
 
-def trainer_settings(where: torch.device) -> dict[str, Any]:
+def settings(where: torch.device) -> dict[str, Any]:
     """What of the trainer is ours to say."""
     return {
         "accelerator": where.type,
