@@ -17,7 +17,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import HydraContext
 from hydra.utils import get_method
 from hydra.version import base_at_least
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 
 from diffexp.progress import progress
 from hydra_plugins.diffexp_local_launcher._narrator import say
@@ -169,12 +169,7 @@ def _overrides(job: JobReturn, folder: Path) -> list[str]:
     """The job's overrides as those of a single run that writes where the sweep would."""
     assert job.hydra_cfg is not None
     hydra: DictConfig = job.hydra_cfg.hydra
-    # As they were typed: to read them one by one would resolve the interpolations that stand in them.
-    typed = [
-        word
-        for words in (hydra.overrides.hydra, hydra.overrides.task)
-        for word in cast(list[Any], OmegaConf.to_container(words))
-    ]
+    typed = [*_words(hydra.overrides.hydra), *_words(hydra.overrides.task)]
     kept = [
         str(override.input_line)
         for override in OverridesParser.create().parse_overrides(typed)
@@ -188,6 +183,11 @@ def _overrides(job: JobReturn, folder: Path) -> list[str]:
         f"hydra.sweep.dir={_quoted(folder)}",
         f"hydra.run.dir={_quoted(hydra.runtime.output_dir)}",
     ]
+
+
+def _words(overrides: ListConfig) -> list[str]:
+    """As they were typed: to read them one by one would resolve the interpolations that stand in them."""
+    return cast(list[str], OmegaConf.to_container(overrides))
 
 
 def _quoted(path: object) -> str:
