@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffexp.apps import build
-from diffexp.apps.fit import quiet, trainer_settings
+from diffexp.apps.fit import quiet, settings
 from diffexp.denoiser import Denoiser
 from diffexp.module import DiffusionModule, StepLoader
 from diffexp.report.words import counted
@@ -167,7 +167,7 @@ def _train(
     watch = _Stopwatch(where, seconds, warm_up)
     clip = cfg.trainer.get("gradient_clip_val")
     with quiet(), build.seeded(0):
-        trainer: Any = pl.Trainer(max_epochs=1, gradient_clip_val=clip, callbacks=[watch], **trainer_settings(where))
+        trainer: Any = pl.Trainer(max_epochs=1, gradient_clip_val=clip, callbacks=[watch], **settings(where))
         trainer.fit(module, datamodule=StepLoader(10_000))
     return watch.total / watch.steps, watch.steps
 
