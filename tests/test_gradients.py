@@ -85,7 +85,7 @@ def test_norm_variance_and_cosine_of_a_line_are_those_by_hand(target: Target) ->
     means = torch.stack([mean / mean.norm() for mean, _ in wanted])
     assert_close(torch.tensor(found.cosine), means @ means.T, rtol=0, atol=0.15)
     off = (torch.tensor(found.cosine) - means @ means.T).abs()
-    assert (off <= 4 * torch.tensor(found.cosine_stderr) + 1e-12).all()
+    assert (off <= 4 * torch.tensor(found.cosine_stderr) + 1e-3).all()
 
 
 def test_the_whole_is_the_gradient_of_the_training_loss() -> None:

@@ -214,10 +214,11 @@ BEGUN = ("target=v", "schedule=linear_beta", "objective.space=native", "data=dig
     ],
 )
 def test_a_checkpoint_goes_on_only_as_what_it_is(tmp_path: Path, other: str, told: str) -> None:
+    from diffexp.apps.checkpoints import FORMAT
     from diffexp.apps.record import plain
 
     file = tmp_path / "last.ckpt"
-    torch.save({"diffexp": {"config": plain(composed(*BEGUN))}}, file)
+    torch.save({"diffexp": {"format": FORMAT, "config": plain(composed(*BEGUN))}}, file)
     assert read_checkpoint(file, plain(composed(*BEGUN, "trainer.max_steps=7")))
     with pytest.raises(ValueError, match="another configuration") as refused:
         read_checkpoint(file, plain(composed(*BEGUN, other)))

@@ -88,9 +88,7 @@ class Planner:
             return
         self.plan.launcher = str(hydra.runtime.choices["hydra/launcher"])
         if str(hydra.launcher.get("_target_")).endswith(".LocalLauncher"):
-            launcher = instantiate(hydra.launcher)
-            self.plan.at_a_time = launcher.jobs
-            self.plan.threads = max(1, launcher.cores // launcher.jobs)
+            self.plan.at_a_time, self.plan.threads = instantiate(hydra.launcher).concurrency()
         else:
             self.plan.at_a_time = int(hydra.launcher.get("array_parallelism") or 1)
 

@@ -182,10 +182,10 @@ def _told(directory: RunDirectory, error: Exception) -> Exception:
 
     lost = error if isinstance(error, LostProcessError) else None
     mistake = str(lost) if lost else task_mistake(error) or _disk_trouble(directory, error)
-    trace = lost.traceback if lost else "".join(traceback.format_exception(error))
-    said = " ".join((mistake or f"{type(error).__name__}: {error}").split())[:500]
+    trace = without_secrets(lost.traceback if lost else "".join(traceback.format_exception(error)))
+    said = without_secrets(" ".join((mistake or f"{type(error).__name__}: {error}").split())[:500])
     with contextlib.suppress(OSError):  # the disk may be what failed
-        directory.traceback_file.write_text(without_secrets(trace), encoding="utf-8")
+        directory.traceback_file.write_text(trace, encoding="utf-8")
         directory.write_record(status="failed", error=said)
     if lost or not mistake:
         print(trace, end="", file=sys.stderr)

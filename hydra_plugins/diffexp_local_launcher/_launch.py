@@ -13,7 +13,7 @@ from hydra_plugins.diffexp_local_launcher._jobs import JobError, Plan, plan
 from hydra_plugins.diffexp_local_launcher._narrator import say
 from hydra_plugins.diffexp_local_launcher._processes import Job, StoppedError, run_all
 from hydra_plugins.diffexp_local_launcher._returned import CALLBACK, FILE, read_returned
-from hydra_plugins.diffexp_local_launcher._slots import cpu_slots, gpu_slots, usable_cpus, visible_gpus
+from hydra_plugins.diffexp_local_launcher._slots import Slot, cpu_slots, gpu_slots, usable_cpus, visible_gpus
 
 if TYPE_CHECKING:
     from hydra_plugins.diffexp_local_launcher.local_launcher import LocalLauncher
@@ -40,12 +40,22 @@ def launch(launcher: "LocalLauncher", job_overrides: Sequence[Sequence[str]], fi
     return planned.outcomes
 
 
+def slots_of(launcher: "LocalLauncher") -> tuple[list[str], list[Slot]]:
+    """The GPUs that the sweep may use, and its slots on them; without GPUs, slots on the cores."""
+    gpus = visible_gpus() if launcher.gpus is None else launcher.gpus
+    return gpus, gpu_slots(gpus, launcher.jobs_per_gpu) if gpus else cpu_slots(launcher.jobs or len(usable_cpus()))
+
+
+def threads_each(at_a_time: int) -> int:
+    """A job's share of the cores."""
+    return max(1, len(usable_cpus()) // at_a_time)
+
+
 def _run(launcher: "LocalLauncher", planned: Plan, returned: Path) -> None:
     runs, logs = planned.runs, planned.folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    gpus = visible_gpus() if launcher.gpus is None else launcher.gpus
-    slots = gpu_slots(gpus, launcher.jobs_per_gpu) if gpus else cpu_slots(launcher.jobs or len(usable_cpus()))
-    at_a_time = min(launcher.jobs or len(slots), len(slots))
+    gpus, slots = slots_of(launcher)
+    at_a_time, _ = launcher.concurrency()
     stagger = launcher.stagger if launcher.stagger is not None else _STAGGER if gpus else 0.0
     jobs = [
         Job(
@@ -83,4 +93,4 @@ def _shared(at_a_time: int) -> dict[str, str]:
 
     Left alone, every job would start one thread for each core: many times slower than sharing the cores.
     """
-    return {"OMP_NUM_THREADS": str(max(1, len(usable_cpus()) // at_a_time)), "PYTHONUNBUFFERED": "1"}
+    return {"OMP_NUM_THREADS": str(threads_each(at_a_time)), "PYTHONUNBUFFERED": "1"}

@@ -77,6 +77,14 @@ class LocalLauncher(Launcher):
         self.jobs_per_gpu, self.jobs, self.stagger = jobs_per_gpu, jobs, stagger
         self.skip, self.fail_fast = skip, fail_fast
 
+    def concurrency(self) -> tuple[int, int]:
+        """How many jobs run at a time, and how many threads each is given."""
+        from hydra_plugins.diffexp_local_launcher import _launch
+
+        slots = len(_launch.slots_of(self)[1])
+        at_a_time = min(self.jobs or slots, slots)
+        return at_a_time, _launch.threads_each(at_a_time)
+
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keeps the sweep's configuration, as Hydra asks of a launcher."""
         self.hydra_context = hydra_context
