@@ -23,7 +23,7 @@ from torch import Tensor
 
 from diffexp.bayes import bayes_loss, explained_noise, linear_loss, zero_loss
 from diffexp.data.base import Data
-from diffexp.data.pixels import to_float
+from diffexp.data.pixels import as_float
 from diffexp.objective import EffectiveWeight, Objective, effective_weight
 from diffexp.oracle import FiniteData, Mixture, known_density
 from diffexp.progress import progress
@@ -231,7 +231,7 @@ class _Curve:
 
 def _training_images(data: Data) -> Images:
     images = data.reference("train")
-    return to_float(images) if images.dtype == torch.uint8 else images
+    return as_float(images)
 
 
 def _mixture_moments(known: Mixture) -> tuple[float, Tensor | None]:

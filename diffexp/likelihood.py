@@ -24,7 +24,7 @@ from diffexp.draws import Draws
 from diffexp.progress import progress
 from diffexp.schedule import Schedule
 from diffexp.shapes import Images, PerImage
-from diffexp.targets import Target
+from diffexp.targets import Estimate, Target
 
 Variance = Literal["beta", "beta_tilde", "optimal"]
 Mmse = Callable[[Tensor], Tensor]
@@ -90,9 +90,8 @@ def vlb(
 
     def error(i: int) -> Tensor:
         """x0_hat - x0, float64."""
-        eps = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
-        t = chain.t[i].to(x0).expand(len(x0), 1, 1, 1)
-        return denoiser(denoiser.schedule.noised(t, x0, eps), t).x0.double() - data
+        belief, _ = _belief(denoiser, x0, chain.t[i], generator)
+        return belief.x0.double() - data
 
     last = chain.decoded(data, error(0), discretized)
     rest = progress(range(1, steps), steps - 1, "variational bound")
@@ -185,12 +184,10 @@ def measured_mmse(
         t_start: As in `vlb`.
     """
     chain = _Chain(denoiser.schedule, steps, "beta", None, t_start)
-    schedule = denoiser.schedule
     errors: list[float] = []
     for time in progress(chain.t, steps, "least error per step"):
-        eps = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
-        t = time.to(x0).expand(len(x0), 1, 1, 1)
-        errors.append((denoiser(schedule.noised(t, x0, eps), t).eps - eps).double().square().mean().item())
+        belief, eps = _belief(denoiser, x0, time, generator)
+        errors.append((belief.eps - eps).double().square().mean().item())
     known, found = chain.log_snr.clamp(min=_FAINT).flip(0).numpy(), np.array(errors[::-1])
 
     def mmse(log_snr: Tensor) -> Tensor:
@@ -299,6 +296,13 @@ class _Chain:
         # Where nothing is left of x0 it is 0 / 0; from exp(-60) on it is the data's variance to double precision.
         log_snr = self.log_snr.clamp(min=_FAINT)
         return (-log_snr).exp() * mmse_eps(log_snr).double()
+
+
+def _belief(denoiser: Denoiser, x0: Images, time: Tensor, generator: torch.Generator | None) -> tuple[Estimate, Images]:
+    """What is believed of x_t made with fresh noise at one time (a scalar) for all images, and that noise."""
+    eps = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
+    t = time.to(x0).expand(len(x0), 1, 1, 1)
+    return denoiser(denoiser.schedule.noised(t, x0, eps), t), eps
 
 
 def _per_dimension(square: Tensor) -> Tensor:

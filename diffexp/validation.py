@@ -72,14 +72,13 @@ class HeldOut:
         if known is not None:
             alpha, sigma = schedule.amplitudes(self.t)
             x_t = schedule.noised(self.t, self.x0, self.eps)
-            levels = (level.flatten(1).to(known.device) for level in (alpha, sigma))
-            beliefs = known.belief(x_t.flatten(1).to(known.device, torch.float64), *levels)
-            x0, eps = (belief.reshape(x_t.shape).to(device) for belief in beliefs)
+            best = known.denoiser(schedule, V())
+            belief = best(x_t.double(), self.t)
             norm = alpha.square() + sigma.square()
-            self._best = (alpha * (eps - self.eps) - sigma * (x0 - self.x0)) / norm
+            self._best = (alpha * (belief.eps - self.eps) - sigma * (belief.x0 - self.x0)) / norm
             self.optimum = self._in_all_units("val/belief", self._best)
             if self._bound:
-                self.optimum["val/bits_per_dim"] = self._bound.bits_per_dim(known.denoiser(schedule, V()), batch_size)
+                self.optimum["val/bits_per_dim"] = self._bound.bits_per_dim(best, batch_size)
 
     @torch.no_grad()
     def measure(self, denoiser: Denoiser) -> dict[str, float]:

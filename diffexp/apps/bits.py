@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from diffexp.apps.trained import Trained
-from diffexp.data.pixels import to_float
+from diffexp.data.pixels import as_float
 from diffexp.denoiser import Denoiser
 from diffexp.flow_likelihood import flow_nll
 from diffexp.likelihood import Mmse, measured_mmse, vlb
@@ -77,8 +77,7 @@ def _bound(run: Trained, likelihood: DictConfig, denoiser: Denoiser, x0: Tensor,
 
 def _least_error(run: Trained, denoiser: Denoiser, count: int, steps: int) -> Mmse:
     """The errors that set the optimal variances, measured on training images."""
-    images = run.parts.data.reference("train", count)
-    x0 = images if images.is_floating_point() else to_float(images)
+    x0 = as_float(run.parts.data.reference("train", count))
     return measured_mmse(denoiser, x0, steps, _generator(run.device), float(run.cfg.sampling.t_start))
 
 

@@ -64,7 +64,7 @@ def prove(cfg: DictConfig) -> None:
     from diffexp.examination import Examination, examine
     from diffexp.files import write_text
     from diffexp.progress import progress
-    from diffexp.runs import strict_json
+    from diffexp.records import strict_json
     from diffexp.schedule import Schedule
     from diffexp.targets import Target
     from diffexp.times import Times

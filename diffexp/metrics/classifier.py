@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffexp.data import Data, Split
-from diffexp.data.pixels import Pixels, to_float
+from diffexp.data.pixels import Pixels, as_float
 from diffexp.draws import Draws
 from diffexp.metrics.cached import Tensors, cache_file, cached, content_fingerprint, fingerprint, source_fingerprint
 from diffexp.metrics.determinism import deterministic_algorithms, fixed_draws
@@ -150,11 +150,6 @@ class TrainedClassifier(FeatureRecipe):
             flush=True,
         )
         return {**network.state_dict(), "heldout_accuracy": torch.tensor(accuracy, dtype=torch.float64)}
-
-
-def as_float(images: Images | Pixels) -> Images:
-    """Images in [-1, 1], whichever way they came."""
-    return images if images.is_floating_point() else to_float(images)
 
 
 def _labelled(data: Data, split: Split, device: torch.device) -> tuple[Images | Pixels, Tensor]:
