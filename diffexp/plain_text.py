@@ -7,7 +7,7 @@ _SECRET_NAME = re.compile(r"(^|_)(key|token|secret|password|passwd|credentials?)
 _SECRET_SETTING = re.compile(
     r"(api_?key|secret|secret_key|access_key|private_key|password|passwd|\w+_token)$", re.IGNORECASE
 )
-_IN_URL = re.compile(r"(\w+://[^\s/:@\"']*:)[^\s/@\"']+@|(\w+://)[^\s/:@\"']+@")
+_IN_URL = re.compile(r"(?<=://)([^\s/:@\"']*:)?[^\s/@\"']+@")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -18,7 +18,7 @@ def printable(text: str) -> str:
 
 def without_secrets(text: str) -> str:
     """The text without passwords in URLs and without the environment's keys and tokens."""
-    text = _IN_URL.sub(lambda found: f"{found[1] or found[2]}***@", text)
+    text = _IN_URL.sub(lambda found: f"{found[1] or ''}***@", text)
     for secret in sorted(_environment().values(), key=len, reverse=True):  # one may hold another
         text = text.replace(secret, "***")
     return text

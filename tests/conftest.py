@@ -1,5 +1,6 @@
-"""Every test starts in float64, from one seed, on one thread."""
+"""Every test starts in float64, from one seed, on one thread, and with the log handlers of the first."""
 
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -15,3 +16,12 @@ def reproducible() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """Hydra's own logging writes to the standard output of the test that set it up, which is closed by the next."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)

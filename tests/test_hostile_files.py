@@ -335,6 +335,14 @@ def test_what_is_no_password_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> N
         assert without_secrets(f"{key}={value}") == f"{key}={value}"
 
 
+def test_a_megabyte_without_a_space_is_searched_for_passwords_in_one_pass() -> None:
+    """A search that begins anew at each of its letters takes an hour and a half."""
+    long = "x" * 1_000_000
+    assert without_secrets(f"{long} https://me:hunter22@host https://hf_abcdefgh@host/{long}") == (
+        f"{long} https://me:***@host https://***@host/{long}"
+    )
+
+
 # --- data ------------------------------------------------------------------------------------------------
 
 
