@@ -33,9 +33,11 @@ slurm: .venv/installed
 bench: .venv/installed
 	$(BIN)/python tests/benchmarks.py
 
-# Kills runs wherever it hurts, types their command again, and compares them with one left in peace.
+# Kills runs wherever it hurts, types their command again, and compares them with one left in peace; then types 300 random
+# command lines.
 chaos: .venv/installed
 	$(BIN)/python tests/chaos.py
+	$(BIN)/python tests/fuzz_configurations.py --examples 300
 
 # Sweeps a thousand trivial jobs, a tenth of which crash, and counts them: minutes.
 thousand: .venv/installed

@@ -41,8 +41,11 @@ class Times(ABC):
         first = low if self.t_min is None else self.t_min
         last = high if self.t_max is None else self.t_max
         earliest = low if schedule.is_chain else 0.0
-        lowest, highest = _steps_between(schedule, first, last)
-        if not earliest - 1e-12 <= first < last <= 1 or (schedule.is_chain and lowest > highest):
+        usable = earliest - 1e-12 <= first < last <= 1
+        if usable and schedule.is_chain:
+            lowest, highest = _steps_between(schedule, first, last)
+            usable = lowest <= highest
+        if not usable:
             between = " with a step k / T between them" if schedule.is_chain else ""
             raise ValueError(
                 f"times.t_min={first:g} times.t_max={last:g}: need {earliest:g} <= t_min < t_max <= 1"

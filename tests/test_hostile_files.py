@@ -219,7 +219,7 @@ def test_links_out_of_a_study_are_neither_read_nor_written_through(
     assert not list(outside.iterdir())
     shutil.move(run / "checkpoints/last.ckpt", outside / "last.ckpt")
     (run / "checkpoints/last.ckpt").symlink_to(outside / "last.ckpt")
-    assert "its checkpoint is a link" in refused(capsys, "sample", f"run={run}", f"out={tmp_path}/x.png")
+    assert "its last.ckpt is a link" in refused(capsys, "sample", f"run={run}", f"out={tmp_path}/x.png")
     (run / "config.yaml").rename(outside / "config.yaml")
     (run / "config.yaml").symlink_to(outside / "config.yaml")
     assert "there is no run in that folder" in refused(capsys, "sample", f"run={run}")

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, ClassVar
@@ -16,6 +17,7 @@ from synthetic import change_record, write_run
 from test_train import QUICK
 from torch import Tensor, nn
 
+from diffexp.apps import workload
 from diffexp.apps.main import main
 from diffexp.apps.plan_table import scaled
 from diffexp.apps.plans import Cost, Job, Plan
@@ -33,6 +35,7 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     torch.set_default_dtype(torch.float32)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DIFFEXP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(workload, "measured_speed", partial(workload.measured_speed, seconds=0.05))  # for time's sake
 
 
 def planned(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
@@ -116,8 +119,6 @@ def test_the_network_is_asked_about_as_many_images_as_was_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: Sequence[str]
 ) -> None:
     """The time of validation and sampling rests on that number."""
-    from diffexp.apps import workload
-
     counted: list[workload.Workload] = []
     original = workload.workload
 

@@ -94,6 +94,36 @@ def test_fewer_steps_of_the_runs_own_sampler(run: Path, tmp_path: Path, capsys: 
         assert f"{calls} network calls each" in capsys.readouterr().out
 
 
+def test_the_best_weights_are_those_of_the_lowest_point_of_the_curve(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A learning rate so high that training only harms."""
+    unstable = [
+        "trainer.max_steps=4",
+        "validation.every=2",
+        "optimizer.lr=0.5",
+        "training.ema_decay=0.0",
+        "metric=none",
+    ]
+    assert main(["train", f"root={tmp_path}", "study=s", *TINY[1:-2], *unstable]) == 0
+    (run,) = read_study(tmp_path / "s")
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    curve = {line["images_seen"] // 16: line["val/belief_eps"] for line in lines if "val/belief_eps" in line}
+    best = min(curve, key=curve.__getitem__)
+    assert best < max(curve) == 4
+    for weights, step in (("best", best), ("last", 4)):
+        words = [f"run={run.path}", f"weights={weights}"]
+        assert main(["evaluate", *words, f"out={tmp_path}/e.json", "metric=none", "likelihood.count=0"]) == 0
+        told = json.loads((tmp_path / "e.json").read_text())
+        assert (told["weights"], told["step"]) == (weights, step)
+        assert told["metrics"]["val/belief_eps"] == curve[step]
+        capsys.readouterr()
+        assert main(["sample", *words, f"out={tmp_path}/{weights}.png", "count=4"]) == 0
+        assert f"after {step} steps" in capsys.readouterr().out
+    assert main(["sample", f"run={run.path}", "weights=final"]) == 2
+    assert "weights=final: must be last or best, for example last." in capsys.readouterr().err
+
+
 def test_a_run_without_a_metric_is_given_one_with_a_cache_of_its_own(study: Path, tmp_path: Path) -> None:
     line = ["evaluate", f"run={run_with(study, 'none')}", f"out={tmp_path}/e.json", "likelihood.count=0"]
     assert main([*line, "metric=classifier", "metric.count=70", f"cache={tmp_path}/cache"]) == 0

@@ -1,5 +1,7 @@
 """Training times have the density that their names promise, inside the range that is recorded."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -125,7 +127,17 @@ def test_later_quantiles_are_later_times(schedule: Schedule, density: type[Times
 
 
 @pytest.mark.parametrize(
-    ("t_min", "t_max"), [(0.0, None), (0.0005, 1.0), (0.5, 0.5), (0.7, 0.2), (0.1, 1.5), (0.5001, 0.5009)]
+    ("t_min", "t_max"),
+    [
+        (0.0, None),
+        (0.0005, 1.0),
+        (0.5, 0.5),
+        (0.7, 0.2),
+        (0.1, 1.5),
+        (0.5001, 0.5009),
+        (0.1, -math.inf),
+        (math.nan, 1.0),
+    ],
 )
 def test_an_empty_or_impossible_range_on_a_chain_is_refused(t_min: float, t_max: float | None) -> None:
     with pytest.raises(ValueError, match=rf"times.t_min={t_min:g}.*own range 0.001 to 1"):

@@ -146,19 +146,29 @@ def optimizer(cfg: DictConfig) -> MakeOptimizer:
     return cast(MakeOptimizer, instantiate(cfg.optimizer, _convert_="all"))
 
 
-def refuse_optimizer(cfg: DictConfig, trained: Denoiser) -> None:
-    """Refuse an optimiser that cannot be made.
+def refuse_unbuildable(cfg: DictConfig, parts: Problem, where: torch.device) -> None:
+    """Refuse a network or an optimiser that cannot be made; what the jobs of a sweep share is tried once.
 
     Raises:
-        ValueError: What the optimiser itself says of its settings, and the settings.
+        ValueError: For the optimiser, what it says of its settings, and the settings.
     """
+    named = tuple(OmegaConf.to_yaml(cfg[key], resolve=True) for key in _SHAPE_A_NETWORK)
+    if named in _built:
+        return
+    parameters = denoiser(cfg, parts, where).network.parameters()
     try:
-        optimizer(cfg)(trained.network.parameters())
+        optimizer(cfg)(parameters)
     except (ValueError, TypeError) as error:
         typed = " ".join(
             f"optimizer.{key}={cfg.optimizer[key]}" for key in cfg.optimizer if not str(key).startswith("_")
         )
         raise ValueError(f"{typed}: {error}. The defaults are those of conf/optimizer/adamw.yaml.") from error
+    compiles(cfg, where)
+    _built.add(named)
+
+
+_SHAPE_A_NETWORK = ("network", "optimizer", "schedule", "data", "compute", "trainer")
+_built: set[tuple[str, ...]] = set()
 
 
 def denoiser(cfg: DictConfig, parts: Problem, where: torch.device) -> Denoiser:

@@ -15,13 +15,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def check(cfg: DictConfig) -> None:
-    """Refuse settings of the likelihood that cannot work.
+    """Refuse settings of the likelihood, and weights, that cannot be had.
 
     Raises:
         ValueError: Names the setting as typed, and what it may be.
     """
-    from diffexp.apps.settings import refuse_likelihood
+    from diffexp.apps.settings import refuse_likelihood, refuse_weights
 
+    refuse_weights(cfg)
     refuse_likelihood(cfg)
 
 
@@ -52,7 +53,7 @@ def evaluate(cfg: DictConfig) -> None:
     out = Path(cfg.out) if cfg.out else find_run(cfg.run).place("evaluation.json")
     settings = {key: OmegaConf.to_container(run.cfg[key], resolve=True) for key in ("sampler", "metric")}
     settings["likelihood"] = OmegaConf.to_container(cfg.likelihood)
-    told = {"step": run.step, "nfe": run.parts.sampler.nfe, **settings, "metrics": found}
+    told = {"weights": cfg.weights, "step": run.step, "nfe": run.parts.sampler.nfe, **settings, "metrics": found}
     told["diagnostics"] = diagnostics(run, out.parent)
     write_text(out, strict_json(told, indent=2) + "\n")
     print(out)

@@ -14,11 +14,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def check(cfg: DictConfig) -> None:
-    """Refuse what cannot be written.
+    """Refuse what cannot be drawn or written.
 
     Raises:
-        ValueError: `out` is neither .png nor .npz, or `count` is no positive number.
+        ValueError: `out` is neither .png nor .npz, `count` is no positive number, or there are no such `weights`.
     """
+    from diffexp.apps.settings import refuse_weights
+
+    refuse_weights(cfg)
     if cfg.out is not None and Path(cfg.out).suffix not in (".png", ".npz"):
         raise ValueError(f"out={cfg.out}: images are written as a grid to a .png, or as uint8 `images` to an .npz.")
     if not isinstance(cfg.count, int) or cfg.count < 1:

@@ -51,6 +51,16 @@ def refuse_processes(cfg: DictConfig, processes: int, mode: RunMode | None) -> N
         )
 
 
+def refuse_weights(cfg: DictConfig) -> None:
+    """Refuse to take up other weights of a run than those that it keeps.
+
+    Raises:
+        ValueError: Says which there are.
+    """
+    if wrong := _wrong(cfg, _WEIGHTS):
+        raise ValueError("\n".join(wrong))
+
+
 def refuse_likelihood(cfg: DictConfig) -> None:
     """Refuse settings with which no likelihood can be measured.
 
@@ -102,6 +112,8 @@ _NUMBERS: Table = (
     ("objective.normalize", "true or false", "true", lambda value: isinstance(value, bool)),
     ("fail_fast", "true or false", "false", lambda value: isinstance(value, bool)),
 )
+
+_WEIGHTS: Table = (("weights", "last or best", "last", _one_of("last", "best")),)
 
 _LIKELIHOOD: Table = (
     ("likelihood.count", "a whole number, 0 or more", "128", _whole(0)),

@@ -87,8 +87,7 @@ def check(cfg: DictConfig) -> None:
         if line not in _advised:
             _advised.add(line)
             print(f"diffexp train: note: {line}", file=sys.stderr)
-    build.refuse_optimizer(cfg, build.denoiser(cfg, parts, where))
-    build.compiles(cfg, where)
+    build.refuse_unbuildable(cfg, parts, where)
 
 
 def prepare(cfg: DictConfig) -> None:

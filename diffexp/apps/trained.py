@@ -2,16 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from diffexp.apps import build
 from diffexp.apps.checkpoints import read_checkpoint
 from diffexp.apps.own_settings import find_run
+from diffexp.apps.weights import Weights
 from diffexp.denoiser import Denoiser
-from diffexp.ema import Ema
 from diffexp.sampling import Samples
 from diffexp.studies import Run
 
@@ -39,15 +41,15 @@ class Trained:
 
 
 def trained(cfg: DictConfig) -> Trained:
-    """The run at `cfg.run`, with the sampler, metric and sampling settings of `cfg`.
+    """The run at `cfg.run` with its `cfg.weights`, and the sampler, metric and sampling settings of `cfg`.
 
     Raises:
         FileNotFoundError: There is no such run, or it has no checkpoint yet.
-        ValueError: The checkpoint cannot be read, or is one of another configuration.
+        ValueError: Its weights cannot be read, or are those of another configuration.
     """
     run = find_run(cfg.run)
     own = OmegaConf.create(run.config)
-    checkpoint = _checkpoint(run, own)
+    step, weights = (_best if cfg.weights == "best" else _last)(run, run.config)
     said = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     merged = {key: said[key] for key in ("sampling", "trainer", "cache") if key in said}
     replaced = cast(DictConfig, OmegaConf.merge(own, merged))
@@ -55,23 +57,33 @@ def trained(cfg: DictConfig) -> Trained:
     chosen = {key: str(value) for key, value in run.record.items()}
     parts, where = build.problem(replaced, chosen), build.device(cfg)
     denoiser = build.denoiser(replaced, parts, where)
-    averaged = Ema(denoiser.network, decay=0.0)
-    weights = {k.removeprefix("ema."): v for k, v in checkpoint["state_dict"].items() if k.startswith("ema.")}
-    averaged.load_state_dict(weights)
-    denoiser.network = averaged.network
-    step = int(checkpoint["global_step"])
+    denoiser.network.load_state_dict(weights)
+    denoiser.network.requires_grad_(False).eval()
     return Trained(replaced, parts.to(where), denoiser, where, step, run.record)
 
 
-def _checkpoint(run: Run, own: Any) -> dict[str, Any]:
-    file = run.file("checkpoints/last.ckpt")
-    if file is None and (run.path / "checkpoints/last.ckpt").is_file():
-        raise ValueError(
-            f"run={run.path}: its checkpoint is a link out of the study, and is not followed. Copy it there."
-        )
+def _last(run: Run, config: Mapping[str, Any]) -> tuple[int, Mapping[str, Tensor]]:
+    """The step of the last checkpoint and its averaged weights."""
+    checkpoint = read_checkpoint(_file(run, "last.ckpt", "every checkpoint.every_n_steps and at its end"), config)
+    state: Mapping[str, Tensor] = checkpoint["state_dict"]
+    prefix = "ema.network."
+    averaged = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+    return int(checkpoint["global_step"]), averaged
+
+
+def _best(run: Run, config: Mapping[str, Any]) -> tuple[int, Mapping[str, Tensor]]:
+    """The step at which the belief about eps was best, and its averaged weights."""
+    weights = Weights.read(_file(run, "best.safetensors", "at its first validation"), config)
+    return weights.step, weights.tensors
+
+
+def _file(run: Run, name: str, when: str) -> Path:
+    file = run.file(f"checkpoints/{name}")
+    if file is None and (run.path / "checkpoints" / name).is_file():
+        raise ValueError(f"run={run.path}: its {name} is a link out of the study, and is not followed. Copy it there.")
     if file is None:
         raise FileNotFoundError(
-            f"run={run.path}: no checkpoint yet (last.ckpt is missing). A run writes one every "
-            "checkpoint.every_n_steps and at its end; type its command again to go on."
+            f"run={run.path}: no checkpoint yet ({name} is missing). A run writes one {when}; type its command again "
+            "to go on."
         )
-    return read_checkpoint(file, cast(dict[str, Any], OmegaConf.to_container(own)))
+    return file
