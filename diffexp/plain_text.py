@@ -16,6 +16,11 @@ def printable(text: str) -> str:
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def on_one_line(text: str) -> str:
+    r"""The text with everything but letters, signs and plain spaces written out, line breaks as \n."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def without_secrets(text: str) -> str:
     """The text without passwords in URLs and without the environment's keys and tokens."""
     text = _IN_URL.sub(lambda found: f"{found[1] or ''}***@", text)

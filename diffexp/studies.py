@@ -4,7 +4,6 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -51,15 +50,6 @@ class Run:
             return "unreadable" if (self.path / "run.json").exists() else "starting"
         status = self.record.get("status")
         return status if status in STATUSES else "unreadable"
-
-    @property
-    def last_sign(self) -> datetime | None:
-        """When the run was last heard of, by the clock of the machine that keeps its files (UTC); None if never.
-
-        A run that is alive touches its heartbeat every `heartbeat.EVERY` seconds, whatever it is busy with.
-        """
-        files = [file for name in ("heartbeat", "run.json", "metrics.jsonl") if (file := self.file(name))]
-        return datetime.fromtimestamp(max(file.stat().st_mtime for file in files), UTC) if files else None
 
     def text(self, key: str) -> str:
         """An entry of the record as a short line of text, "" if absent."""

@@ -1,7 +1,7 @@
 """Random command lines of `diffexp train`, valid or not: each builds, or is refused in one clear message.
 
-What is tried is everything that happens before a training: composing, checking, preparing. The tests try some, from
-one seed; for more:
+What is tried is composing and checking, networks built and data loaded, as everything is before the first run of a
+sweep. The tests try some, from one seed; for more:
 
     python tests/fuzz_configurations.py --examples 300 [--seed 1]
 """
@@ -166,7 +166,7 @@ def outcome(words: Sequence[str], root: Path) -> Outcome:
     hub = mock.patch.dict(sys.modules, {"datasets": None})  # nothing is asked of a network
     with hub, contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
         try:
-            code = run_hydra_app(lambda cfg: None, "train", line, check, train.prepare)
+            code = run_hydra_app(lambda cfg: None, "train", line, check)
         except Exception:
             code = None
             traceback.print_exc()

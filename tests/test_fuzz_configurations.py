@@ -29,6 +29,8 @@ FOUND = {
     "optimizer._target_=json.loads": "optimizer._target_=json.loads: this must name a class that extends torch.optim",
     "~network._target_": "network: no class is named here.",
     "sampler.steps='8'": "sampler.steps='8': must be a whole number.",
+    "+sampler._partial_=[bold]": "sampler._partial_=['bold']: must be true or false. Leave it out.",
+    "+hydra.sweeper.params.seed=1.5 -m": "seed=1.5: must be a whole number",
     "+target._partial_=true": "target: a class that extends diffexp.targets.Target was expected",
 }
 

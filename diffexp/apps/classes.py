@@ -67,6 +67,9 @@ def refuse_other_kinds(node: DictConfig, kind: type[Any], where: str) -> None:
             told = _name(kind) if key == where else "one that may be a part of another"
             what = "another class" if isinstance(found, type) else "no class"
             raise ValueError(f"{key}._target_={name}: this must name {told}, and it is {what}.")
+        for flag in ("_partial_", "_recursive_"):
+            if not isinstance(settings.get(flag, False), bool):
+                raise ValueError(f"{key}.{flag}={settings[flag]}: must be true or false. Leave it out.")
         classes.append((settings, cast(type[Any], found), key))
     for settings, found, key in classes:
         refuse_other_types(settings, found, key)

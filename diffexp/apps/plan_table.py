@@ -7,8 +7,9 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from diffexp.apps.plans import Cost, Plan
+from diffexp.plain_text import on_one_line
 from diffexp.progress import clock
-from diffexp.report.states import percent, visible
+from diffexp.report.states import percent
 from diffexp.report.words import counted, number
 
 _HEADINGS = ("network", "data", "batch", "runs", "parameters", "FLOPs/step", "images/run", "time/run", "known from")
@@ -23,7 +24,7 @@ def plan_lines(plan: Plan) -> Iterator[Text]:
     begun = [job for job in plan.jobs if job.state not in ("new", "done", "diverged")]
     for job in begun[:_MOST]:
         images = plan.costs[job.cost].images
-        yield Text(f"  {job.state:<10} {percent(job.images_seen / images):>5}  {visible(job.path)}")
+        yield Text(f"  {job.state:<10} {percent(job.images_seen / images):>5}  {on_one_line(job.path)}")
     if len(begun) > _MOST:
         yield Text(f"  and {len(begun) - _MOST} more", style="dim")
     yield Text()
@@ -33,7 +34,7 @@ def plan_lines(plan: Plan) -> Iterator[Text]:
     for cells, settings in zip(rows, set_apart(plan.costs), strict=True):
         yield Text(_padded(cells, widths))
         if settings:
-            yield Text(f"  {visible(settings)}", style="dim")
+            yield Text(f"  {on_one_line(settings)}", style="dim")
     yield Text()
     yield from map(Text, _sums(plan))
 
@@ -95,15 +96,15 @@ def set_apart(costs: Sequence[Cost]) -> list[str]:
 def _cells(plan: Plan, index: int) -> list[str]:
     cost = plan.costs[index]
     return [
-        visible(cost.network),
-        visible(cost.data),
+        on_one_line(cost.network),
+        on_one_line(cost.data),
         str(cost.batch_size),
         str(sum(job.cost == index for job in plan.jobs)),
         f"{cost.parameters:,}",
         scaled(float(cost.flops_per_step)),
         f"{cost.images:,}",
         clock(cost.seconds),
-        visible(cost.timed),
+        on_one_line(cost.timed),
     ]
 
 

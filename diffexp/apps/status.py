@@ -87,7 +87,8 @@ def _watch(options: argparse.Namespace) -> None:
     from rich.console import Console, Group
     from rich.live import Live
 
-    from diffexp.report.states import overview, status_lines, visible
+    from diffexp.plain_text import on_one_line
+    from diffexp.report.states import overview, status_lines
 
     console = Console(highlight=False)
     if options.json or not console.is_terminal:
@@ -96,7 +97,7 @@ def _watch(options: argparse.Namespace) -> None:
             if options.json:
                 _print(options, study, runs)
             else:
-                print(f"{time.strftime('%H:%M:%S')}  {visible(study)}: {overview(runs)}", flush=True)
+                print(f"{time.strftime('%H:%M:%S')}  {on_one_line(study)}: {overview(runs)}", flush=True)
             time.sleep(options.interval)
     found = _states(options)
     try:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.cells import cell_len
 from rich.text import Text
 
+from diffexp.plain_text import on_one_line
 from diffexp.progress import clock
 from diffexp.report.words import counted, number
 from diffexp.states import STATES, RunState
@@ -27,7 +28,7 @@ def status_lines(study: str, runs: Sequence[RunState], most: int | None) -> Iter
         most: How many runs to list at most; None: all. Where there are more, the done ones are counted, not listed,
             and then the last of the others.
     """
-    yield Text(visible(f"{study}: {overview(runs)}"), style="bold")
+    yield Text(on_one_line(f"{study}: {overview(runs)}"), style="bold")
     listed = list(runs)
     if most is not None and len(runs) > most:
         listed = [run for run in runs if run.state != "done"][:most]
@@ -78,11 +79,6 @@ def percent(part: float) -> str:
     return f"{int(100 * part)} %"
 
 
-def visible(text: str) -> str:
-    """The text with everything that could steer a terminal written out, as \\x1b."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
 def age(seconds: float) -> str:
     """ "12 s", "3 min", "5 h", "4 d"."""
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
@@ -102,9 +98,9 @@ def _table(runs: Sequence[RunState]) -> Iterator[Text]:
     for run, cells in zip(runs, rows, strict=True):
         yield Text(_padded(cells, widths), style=_STYLES[run.state])
         if run.state == "failed":
-            yield Text(f"    {visible(run.error or 'it does not say why; see traceback.txt')}", style="red")
+            yield Text(f"    {on_one_line(run.error or 'it does not say why; see traceback.txt')}", style="red")
             if run.command:
-                yield Text(f"    again: {visible(run.command)}")
+                yield Text(f"    again: {on_one_line(run.command)}")
 
 
 def _cells(run: RunState) -> list[str]:
@@ -118,8 +114,8 @@ def _cells(run: RunState) -> list[str]:
         f"{run.images_per_second:,.0f}" if alive and run.images_per_second is not None else "",
         "" if run.eta is None else clock(run.eta),
         "" if run.silent is None else age(run.silent),
-        visible(run.device or "")[:24],
-        visible(run.run),
+        on_one_line(run.device or "")[:24],
+        on_one_line(run.run),
     ]
 
 
