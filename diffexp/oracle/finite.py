@@ -51,7 +51,8 @@ class FiniteData(Reference):
         return torch.cat([self._spread(*part) for part in self._parts(x, alpha, sigma)])
 
     def _parts(self, x: Tensor, *levels: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        rows = max(1, 2 * _BLOCK // len(self.images))
+        count, dimension = self.images.shape
+        rows = max(1, 2 * _BLOCK // max(count, min(_FEW, count) * dimension))
         return zip(*(torch.split(part, rows) for part in (x, *levels)), strict=True)
 
     def _blocks(self) -> Iterator[Tensor]:
