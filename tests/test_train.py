@@ -14,7 +14,9 @@ import pytest
 import torch
 import yaml
 from torch.optim import AdamW
+from wandb_server import wandb_server
 
+from diffexp.apps import loggers
 from diffexp.apps.main import main
 from diffexp.files import try_locked
 from diffexp.studies import Run, read_study
@@ -280,6 +282,22 @@ def test_an_unreachable_wandb_server_costs_one_line(
     assert len(told) == 1
     assert list((tmp_path / "s" / "wandb").glob("offline-run-*/*.wandb"))
     assert only_run(tmp_path).status == "done"
+
+
+def test_a_wandb_server_that_disappears_costs_no_run(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loggers, "_FINISH_TIMEOUT", 2)  # for time's sake
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    with wandb_server() as (url, began):
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+        assert train(tmp_path, "logger=wandb", "logger.mode=online") == 0
+    run = only_run(tmp_path)
+    assert began == [f"s-{run.record['config_hash']}-0"]
+    assert run.status == "done"
+    assert "Traceback" not in capfd.readouterr().err
+    (log,) = (tmp_path / "s" / "wandb").glob("run-*/*.wandb")  # to be sent with `wandb sync`
+    assert json.loads(inspect(log, "--summary", "--json"))["summary"]["val/belief_eps"] == run.final["val/belief_eps"]
 
 
 REFUSED = {
