@@ -197,7 +197,7 @@ def bench_survival() -> None:
     with tempfile.TemporaryDirectory() as folder:
         words = ["train", f"root={folder}", "study=s", "data=digits", "metric=none", "logger=none"]
         began = time.perf_counter()
-        code = main.main([*words, "trainer.max_steps=2000", "validation.every=500", "checkpoint.every_n_steps=500"])
+        code = main.main([*words, "trainer.max_steps=700", "validation.every=200", "checkpoint.every_n_steps=200"])
         seconds = time.perf_counter() - began
     assert code == 0
     parts = ", ".join(f"{label} {1e3 * part:.0f} ms" for label, part in spent.items())
