@@ -211,10 +211,18 @@ class RunDirectory:
             with self.metrics_file.open("rb") as file:
                 os.fsync(file.fileno())
 
-    def forget_metrics_after(self, size: int) -> None:
-        """Drop what was added to metrics.jsonl since it had `size` bytes: a resumed run writes it again."""
-        if self.metrics_file.exists() and self.metrics_file.stat().st_size > size:
+    def forget_metrics_after(self, size: int) -> int:
+        """Drop what was added to metrics.jsonl since it had `size` bytes: a resumed run writes it again.
+
+        Returns:
+            Bytes that somebody has taken off since; what is left is whole lines.
+        """
+        there = self.metrics_size()
+        if there > size:
             os.truncate(self.metrics_file, size)
+        elif 0 < there < size:
+            os.truncate(self.metrics_file, self.metrics_file.read_bytes().rfind(b"\n") + 1)
+        return max(0, size - there)
 
     def remove_parts(self) -> None:
         """Remove what writers that were killed left half written; for the one who holds the run's lock."""

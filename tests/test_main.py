@@ -201,7 +201,18 @@ def test_what_the_check_refuses_is_told_before_anything_runs(app: App, capsys: p
     app.check = lambda cfg: compose_choice("target", f"of_{cfg.target.std}", cfg)
     said = refused(app, capsys, "experiment=quick")
     assert "there is no of_1 in target" in said
-    assert "(2 of 4 jobs, first: target=score seed=0 experiment=quick)" in said
+    assert "(2 of 4 jobs, first: target=score seed=0)" in said
+
+
+def test_a_reader_that_leaves_early_costs_no_traceback(tmp_path: Path) -> None:
+    """`diffexp status STUDY --json | head -1`"""
+    command = [sys.executable, "-m", "diffexp", "completion", "bash"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as writer:
+        assert writer.stdout
+        assert writer.stderr
+        writer.stdout.close()
+        assert writer.stderr.read() == b""
+    assert writer.returncode == 141
 
 
 def test_a_folder_that_does_not_exist_is_told(app: App, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,7 @@ import pytest
 import torch
 from chaos import SETTINGS, end_state
 from pytorch_lightning.loggers import Logger
+from synthetic import change_record
 from torch import nn
 
 from diffexp.apps.interruption import Interrupted, interruptible
@@ -265,6 +266,7 @@ def test_a_broken_checkpoint_is_one_clear_line_in_a_sweep_that_goes_on(
     assert train(tmp_path, *sweep) == 1
     out, err = capsys.readouterr()
     assert "Traceback" not in err
+    assert "Error executing job" not in err  # Hydra's line, which says no more
     assert f"{first} failed: {first}/checkpoints/last.ckpt" in err
     assert words in err
     again = next(line for line in err.splitlines() if line.startswith("    again: "))
@@ -274,6 +276,51 @@ def test_a_broken_checkpoint_is_one_clear_line_in_a_sweep_that_goes_on(
     (first / "checkpoints/last.ckpt").unlink()
     assert train(tmp_path, *sweep) == 0
     assert "2 done" in capsys.readouterr().out
+
+
+def test_a_run_does_not_go_back(tmp_path: Path, swept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would be called done with the weights of another length."""
+    shutil.copytree(swept, tmp_path, dirs_exist_ok=True)
+    first = read_study(tmp_path / "s")[0].path
+    change_record(first / "run.json", status="interrupted")
+    before = {file: file.read_bytes() for file in first.rglob("*") if file.is_file()}
+    for command in ("train", "plan"):
+        assert main([command, f"root={tmp_path}", *SETTINGS, "seed=0", "trainer.max_steps=7"]) == 2
+        assert f"{first} has trained 8 steps already, and no run goes back" in capsys.readouterr().err
+    assert before == {file: file.read_bytes() for file in first.rglob("*") if file.is_file()}
+    assert train(tmp_path, "-m", "seed=0,1", "trainer.max_steps=8") == 0
+    assert train(tmp_path, "seed=0", "trainer.max_steps=7") == 0
+    assert "it has seen 128 images, more than the 112 that were asked for" in capsys.readouterr().out
+
+
+def test_curves_that_were_cut_short_are_told_and_stay_readable(
+    tmp_path: Path, swept: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(swept, tmp_path, dirs_exist_ok=True)
+    metrics = read_study(tmp_path / "s")[0].path / "metrics.jsonl"
+    metrics.write_bytes(metrics.read_bytes()[:700])
+    assert train(tmp_path, "seed=0", "trainer.max_steps=16") == 0
+    assert f"{metrics} has lost " in capsys.readouterr().err
+    seen = [json.loads(line)["images_seen"] for line in metrics.read_text().splitlines()]
+    assert seen == sorted(seen)
+    assert seen[-1] == 256
+
+
+def test_a_record_that_cannot_be_read_is_told_until_it_is_moved_away(
+    tmp_path: Path, swept: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(swept, tmp_path, dirs_exist_ok=True)
+    sweep = ["-m", "seed=0,1", "trainer.max_steps=8"]
+    record = read_study(tmp_path / "s")[0].path / "run.json"
+    record.write_text("{bad")
+    assert train(tmp_path, *sweep) == 2
+    out = capsys.readouterr().out
+    assert f"unreadable   {record.parent}\n" in out
+    assert out.splitlines()[-1] == "1 done, 1 unreadable"
+    assert record.read_text() == "{bad"
+    record.unlink()
+    assert train(tmp_path, *sweep) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "2 done"
 
 
 def test_a_logger_that_fails_is_told_no_more_and_costs_nothing(

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch import Tensor, nn
 from torch.optim import AdamW
 from wandb_server import wandb_server
 
@@ -20,6 +22,7 @@ from diffexp.apps import loggers
 from diffexp.apps.main import main
 from diffexp.files import try_locked
 from diffexp.studies import Run, read_study
+from diffexp.targets import V
 
 QUICK = (
     "trainer.max_steps=4",
@@ -300,6 +303,32 @@ def test_a_wandb_server_that_disappears_costs_no_run(
     assert json.loads(inspect(log, "--summary", "--json"))["summary"]["val/belief_eps"] == run.final["val/belief_eps"]
 
 
+class TwoAnswers(nn.Module):
+    """A network that answers with twice as many channels."""
+
+    def __init__(self, **settings: object) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        return torch.cat([x_t, x_t], 1) * self.weight
+
+
+class Broken(TwoAnswers):
+    """A network that fails when it is asked."""
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        return x_t / (1 // 0)
+
+
+@dataclass(frozen=True)
+class Picky(V):
+    """A target that cannot be made."""
+
+    def __post_init__(self) -> None:
+        raise RuntimeError("not today")
+
+
 REFUSED = {
     "target=epsilom": ["target=epsilom", "Did you mean epsilon?"],
     "target=flow": ["chain", "target=v"],
@@ -321,6 +350,12 @@ REFUSED = {
     "+trainer.accumulate_grad_batches=2": ["accumulate_grad_batches", "batch_size"],
     "study=a/b": ["study=a/b", "root="],
     "network.widths=[8,8]": ["network.attention", "one"],
+    "network.groups=3": ["network.groups=3", "ValueError: num_channels (8) must be divisible by num_groups (3)"],
+    "network._target_=test_train.TwoAnswers": ["TwoAnswers answered with shape (2, 2, 8, 8)"],
+    "network._target_=test_train.Broken": [
+        "Broken raises ZeroDivisionError: integer division or modulo by zero (test_train.py, line "
+    ],
+    "target._target_=test_train.Picky": ["test_train.Picky raises RuntimeError: not today (test_train.py, line "],
     "logger=mlflow": ["mlflow", "wandb"],
     "metric=inception": ["weights-inception-2015-12-05-6726825d.pth"],
 }

@@ -13,7 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffexp.apps.classes import built, refuse_other_kinds
 from diffexp.apps.config import choices, compose_choice, did_you_mean
+from diffexp.apps.constructors import OURS, line_of, told_by_its_key
 from diffexp.apps.feasibility import refuse_singular
+from diffexp.apps.mistakes import task_mistake
 from diffexp.apps.ranks import place
 from diffexp.data.base import Data, Source
 from diffexp.denoiser import Denoiser
@@ -147,17 +149,26 @@ def optimizer(cfg: DictConfig) -> MakeOptimizer:
 
 
 def refuse_unbuildable(cfg: DictConfig, parts: Problem, where: torch.device) -> None:
-    """Refuse a network or an optimiser that cannot be made; what the jobs of a sweep share is tried once.
+    """Refuse a network that cannot be made or asked, or an optimiser; what the jobs of a sweep share is tried once.
 
     Raises:
-        ValueError: For the optimiser, what it says of its settings, and the settings.
+        ValueError: What they say of their settings, and the settings.
     """
     named = tuple(OmegaConf.to_yaml(cfg[key], resolve=True) for key in _SHAPE_A_NETWORK)
     if named in _built:
         return
-    parameters = denoiser(cfg, parts, where).network.parameters()
     try:
-        optimizer(cfg)(parameters)
+        trained = denoiser(cfg, parts, where)
+        _asked_once(trained, parts, where)
+    except Exception as error:
+        if task_mistake(error):
+            raise
+        name = str(cfg.network._target_)
+        where_in = "" if name.partition(".")[0] in OURS else line_of(error)
+        said = f"{name} raises {type(error).__name__}: {' '.join(str(error).split())}{where_in}."
+        raise ValueError(told_by_its_key("network", said)) from error
+    try:
+        optimizer(cfg)(trained.network.parameters())
     except (ValueError, TypeError) as error:
         typed = " ".join(
             f"optimizer.{key}={cfg.optimizer[key]}" for key in cfg.optimizer if not str(key).startswith("_")
@@ -165,6 +176,14 @@ def refuse_unbuildable(cfg: DictConfig, parts: Problem, where: torch.device) -> 
         raise ValueError(f"{typed}: {error}. The defaults are those of conf/optimizer/adamw.yaml.") from error
     compiles(cfg, where)
     _built.add(named)
+
+
+@torch.no_grad()
+def _asked_once(denoiser: Denoiser, parts: Problem, where: torch.device) -> None:
+    """As training asks: in float32, and of times in float64."""
+    x = parts.data.heldout(2).to(where)
+    t = torch.full((len(x), 1, 1, 1), parts.times.range(parts.schedule)[1], dtype=torch.float64, device=where)
+    denoiser.eval().predict(x, t)
 
 
 _SHAPE_A_NETWORK = ("network", "optimizer", "schedule", "data", "compute", "trainer")

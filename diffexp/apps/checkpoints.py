@@ -115,8 +115,9 @@ def read_checkpoint(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         checkpoint = cast(dict[str, Any], torch.load(path, map_location="cpu", weights_only=True))
         written, theirs = checkpoint["diffexp"].get("format"), identity(checkpoint["diffexp"]["config"])
     except Exception as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:160]
         raise ValueError(
-            f"{path} cannot be read as a checkpoint ({' '.join(str(error).split())[:160]}). Move it away, and the "
+            f"{path} cannot be read as a checkpoint ({path.stat().st_size:,} bytes; {why}). Move it away, and the "
             "run's command starts over."
         ) from error
     if differs := differences(theirs, identity(config)):

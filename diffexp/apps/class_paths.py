@@ -2,11 +2,9 @@
 
 import importlib
 import inspect
-import traceback
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -14,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig
 
 from diffexp.apps.config import did_you_mean
+from diffexp.apps.constructors import line_of
 
 
 @contextmanager
@@ -75,19 +74,19 @@ def _imported(start: str, path: str) -> Any:
         return _located(path)
     except ModuleNotFoundError as error:
         if not error.name or not f"{path}.".startswith(f"{error.name}."):
-            raise ValueError(f"{start}: importing {module} fails: {error}{_line(error)}.") from error
+            raise ValueError(f"{start}: importing {module} fails: {error}{line_of(error)}.") from error
         raise ValueError(
             f"{start}: there is no module {error.name} in the current folder, on PYTHONPATH or among those installed."
         ) from error
     except AttributeError as error:
         there = [word for word in dir(error.obj) if not word.startswith("_")]
         if not inspect.ismodule(error.obj) or str(error.name) not in path:
-            raise ValueError(f"{start}: importing {module} fails: {error}{_line(error)}.") from error
+            raise ValueError(f"{start}: importing {module} fails: {error}{line_of(error)}.") from error
         raise ValueError(
             f"{start}: there is no {error.name} in {module}.{did_you_mean(str(error.name), there)}"
         ) from error
     except Exception as error:
-        said = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}{_line(error)}"
+        said = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}{line_of(error)}"
         raise ValueError(f"{start}: importing {module} fails: {said}.") from error
 
 
@@ -104,11 +103,3 @@ def _located(path: str) -> Any:
             raise
         return attrgetter(".".join(parts[cut:]))(module)
     raise ModuleNotFoundError(f"No module named {path!r}", name=path)
-
-
-def _line(error: BaseException) -> str:
-    """Where in the person's file, " (mine.py, line 3)"; a SyntaxError says so itself."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    if len(frames) < 2 or isinstance(error, SyntaxError):
-        return ""
-    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"

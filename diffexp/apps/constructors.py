@@ -2,7 +2,9 @@
 
 import dis
 import re
+import traceback
 from collections.abc import Collection
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -34,20 +36,20 @@ def instantiation_mistake(error: InstantiationException) -> str | None:
 
 def deferred_call(error: BaseException) -> tuple[str, str] | None:
     """The node and the class of a `_partial_` call that raised this error; None if it did not come from one."""
-    traceback, found = error.__traceback__, None
-    while traceback is not None:
-        call: Any = traceback.tb_frame.f_locals.get("self")
+    trace, found = error.__traceback__, None
+    while trace is not None:
+        call: Any = trace.tb_frame.f_locals.get("self")
         if isinstance(where := getattr(call, "_hydra_full_key", None), str):
             found = where, f"{call.func.__module__}.{getattr(call.func, '__qualname__', '')}"
-        traceback = traceback.tb_next
+        trace = trace.tb_next
     return found
 
 
 def constructor_mistake(cause: BaseException, where: str, target: str) -> str | None:
-    """What a class refused, with the key it was told by; None for a bug inside the class.
+    """What a class refused, with the key it was told by; None for a bug inside a class of ours.
 
-    A refusal is an argument that it does not take or lacks, or an error that a `raise` of the class's own
-    package (or of ours) says in words.
+    A refusal is an argument that it does not take or lacks, an error that a `raise` of the class's own package (or of
+    ours) says in words, and whatever a class of somebody else's raises.
 
     Args:
         cause: What building it raised.
@@ -63,22 +65,32 @@ def constructor_mistake(cause: BaseException, where: str, target: str) -> str | 
         isinstance(cause, ValueError | OSError | ImportError) or type(cause).__name__ == "MisconfigurationException"
     )
     if spoken and raised_by(cause.__traceback__, {*OURS, target.partition(".")[0]}):
-        return _told_by_its_key(where, str(cause))
+        return told_by_its_key(where, str(cause))
+    if target.partition(".")[0] not in OURS:
+        return f"{where}: {target} raises {type(cause).__name__}: {' '.join(str(cause).split())}{line_of(cause)}."
     return None
 
 
-def raised_by(traceback: TracebackType | None, packages: Collection[str]) -> bool:
+def line_of(error: BaseException) -> str:
+    """Where in a person's file it was raised, " (mine.py, line 3)"; a SyntaxError says so itself."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    if len(frames) < 2 or isinstance(error, SyntaxError):
+        return ""
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
+
+
+def raised_by(trace: TracebackType | None, packages: Collection[str]) -> bool:
     """Whether the error comes from a `raise` statement of these packages, and not from what they called."""
-    if traceback is None:
+    if trace is None:
         return False
-    while traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    frame = traceback.tb_frame
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    frame = trace.tb_frame
     there = str(frame.f_globals.get("__name__", "")).partition(".")[0] in packages
-    return there and dis.opname[frame.f_code.co_code[traceback.tb_lasti]] == "RAISE_VARARGS"
+    return there and dis.opname[frame.f_code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"
 
 
-def _told_by_its_key(where: str, said: str) -> str:
+def told_by_its_key(where: str, said: str) -> str:
     """The words of a class, which knows its arguments but not where they were typed."""
     if f"{where}." in said or f"{where}=" in said:
         return said

@@ -1,7 +1,6 @@
 """`diffexp evaluate run=...`: a trained run measured again, with another sampler or metric if one is named."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -33,11 +32,12 @@ def evaluate(cfg: DictConfig) -> None:
     from diffexp.apps import build
     from diffexp.apps.bits import bits_per_dim
     from diffexp.apps.diagnostics import Diagnostics
-    from diffexp.apps.own_settings import find_run
+    from diffexp.apps.own_settings import output
     from diffexp.apps.trained import trained
     from diffexp.files import write_text
     from diffexp.records import strict_json
 
+    out = output(cfg, "evaluation.json")
     diagnostics = cast(Diagnostics, instantiate(cfg.diagnostics))
     run = trained(cfg)
     held = run.parts.held_out(run.cfg.validation, run.cfg.sampling.t_start)
@@ -50,7 +50,6 @@ def evaluate(cfg: DictConfig) -> None:
             scatter, best = found.get(f"{name}/stderr"), found.get(f"{name}/optimum")
             said = f" +- {scatter:.2g}" if scatter is not None else ""
             print(f"{name:<34} {value:.6g}{said}" + (f"  (best possible: {best:.6g})" if best is not None else ""))
-    out = Path(cfg.out) if cfg.out else find_run(cfg.run).place("evaluation.json")
     settings = {key: OmegaConf.to_container(run.cfg[key], resolve=True) for key in ("sampler", "metric")}
     settings["likelihood"] = OmegaConf.to_container(cfg.likelihood)
     told = {"weights": cfg.weights, "step": run.step, "nfe": run.parts.sampler.nfe, **settings, "metrics": found}

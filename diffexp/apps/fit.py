@@ -1,6 +1,7 @@
 """The training of one run: Lightning's trainer with our callbacks, in a claimed directory."""
 
 import contextlib
+import sys
 import warnings
 from collections.abc import Mapping
 from typing import Any, cast
@@ -109,7 +110,13 @@ def _go_on(directory: RunDirectory, checkpoint: Mapping[str, Any] | None, batch_
     if directory.record["images_seen"]:
         print(f"going on at step {begun:,}" if begun else "no checkpoint yet: starting over", flush=True)
     directory.remove_parts()
-    directory.forget_metrics_after(size)
+    if lost := directory.forget_metrics_after(size):
+        print(
+            f"{directory.metrics_file} has lost {lost:,} bytes since that checkpoint: what they held is missing from "
+            "the run's curves",
+            file=sys.stderr,
+            flush=True,
+        )
     if not begun:
         directory.best_weights.unlink(missing_ok=True)
     directory.write_record(images_seen=begun * batch_size)

@@ -4,6 +4,7 @@ Nothing heavy is imported here: help, errors and completion must answer while a 
 """
 
 import importlib
+import os
 import signal
 import sys
 import threading
@@ -25,7 +26,7 @@ COMMANDS = {
     "completion": "print a script that completes these commands in bash",
 }
 
-_INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+_INTERRUPTED, TERMINATED, _BROKEN_PIPE = 128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + 13
 _ENDS = {_INTERRUPTED: "interrupted", TERMINATED: "terminated"}
 
 _HELP = f"""\
@@ -69,6 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _terminable():
             code = importlib.import_module(f"diffexp.apps.{command}").main(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read this has seen enough, as in `diffexp status STUDY | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = _BROKEN_PIPE
     except KeyboardInterrupt:
         code = _INTERRUPTED
     except SystemExit as end:

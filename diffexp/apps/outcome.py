@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from diffexp import heartbeat
@@ -14,7 +15,10 @@ from diffexp.files import is_locked
 from diffexp.runs import RunDirectory
 
 _LATELY = 6 * heartbeat.EVERY
-_ORDER = ("done", "running", "diverged", "interrupted", "not started", "died", "failed")
+_ORDER = ("done", "running", "diverged", "interrupted", "not started", "died", "unreadable", "failed")
+
+
+_BAD = ("failed", "died", "unreadable")
 
 
 class Outcomes:
@@ -22,16 +26,28 @@ class Outcomes:
 
     def __init__(self) -> None:
         self._runs: list[tuple[RunDirectory, int]] = []
+        self._lines: list[list[str]] = []
 
     def expect(self, cfg: DictConfig, chosen: Mapping[str, str]) -> None:
         """A run that is about to be started, or found finished."""
         images = int(cfg.trainer.max_steps) * int(cfg.training.batch_size)
         self._runs.append((run_directory(cfg, chosen), images))
+        self._lines.append(list(HydraConfig.get().overrides.task))
+
+    @property
+    def expected(self) -> bool:
+        """Whether it is known which runs there will be."""
+        return bool(self._runs)
+
+    def name(self, number: int) -> str:
+        """A job of the sweep by what tells it from the others, "#1 seed=1"."""
+        shared = set(self._lines[0]).intersection(*self._lines)
+        return " ".join([f"#{number}", *(word for word in self._lines[number] if word not in shared)])
 
     @property
     def failed(self) -> bool:
         """Whether any run needs somebody's attention."""
-        return any(_state(directory, images) in ("failed", "died") for directory, images in self._runs)
+        return any(_state(directory, images) in _BAD for directory, images in self._runs)
 
     def tell(self) -> None:
         """Print a table of a sweep: every run with its state, the failed ones last and with what repeats them."""
@@ -41,7 +57,11 @@ class Outcomes:
         states.sort(key=lambda each: _ORDER.index(each[0]))
         for state, directory in states:
             print(f"{state:<12} {directory.path}")
-            if state in ("failed", "died"):
+            if state == "unreadable":
+                print(
+                    f"{'':<12}   its run.json is none of ours: move it away, and the same command starts the run over"
+                )
+            elif state in _BAD:
                 record = directory.record
                 print(f"{'':<12}   {record.get('error') or 'its process was killed'}")
                 print(f"{'':<12}   again: {record.get('command')}")
@@ -54,6 +74,8 @@ class Outcomes:
 
 def _state(directory: RunDirectory, images: int) -> str:
     record = directory.record
+    if not record and directory.record_file.exists():
+        return "unreadable"
     state = str(record.get("status", "not started"))
     if state == "running":
         return "running" if is_locked(directory.path) or _elsewhere(directory) else "died"

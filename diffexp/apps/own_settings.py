@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from diffexp.apps.config import paths_quoted
 from diffexp.apps.hydra_app import run_hydra_app
+from diffexp.files import why_unwritable
 from diffexp.plain_text import printable
 from diffexp.runs import flat
 from diffexp.studies import Run
@@ -72,6 +73,18 @@ def find_run(typed: str) -> Run:
         if "${" in str(value):  # ${oc.env:TOKEN} would read the environment of whoever opens the run
             raise ValueError(f"run={typed}: {key} in its config.yaml is no plain value but {value}. Write the value.")
     return run
+
+
+def output(cfg: DictConfig, name: str) -> Path:
+    """Where a result goes: to `out=`, else to the file `name` of the run.
+
+    Raises:
+        ValueError: Nothing can be written there.
+    """
+    out = Path(cfg.out) if cfg.out else find_run(cfg.run).place(name)
+    if trouble := why_unwritable(out.parent):
+        raise ValueError(f"out={out}: {trouble}. Say with out= where it can.")
+    return out
 
 
 def _run_typed(words: Sequence[str]) -> str | None:

@@ -30,9 +30,9 @@ def check(cfg: DictConfig) -> None:
 
 def sample(cfg: DictConfig) -> None:
     """Draw `cfg.count` images and write them."""
-    from diffexp.apps.own_settings import find_run
+    from diffexp.apps.own_settings import output
 
-    out = Path(cfg.out) if cfg.out else find_run(cfg.run).place("samples/drawn.png")
+    out = output(cfg, "samples/drawn.png")
 
     import numpy as np
 

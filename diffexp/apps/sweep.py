@@ -114,16 +114,18 @@ def check_jobs(jobs: Sequence[list[str]], compose: Compose, checks: Sequence[Che
     """
     composed: list[DictConfig] = []
     wrong: dict[str, list[str]] = {}
-    for overrides in progress(jobs, len(jobs), "composing the jobs"):
+    shared = set(jobs[0]).intersection(*jobs) if len(jobs) > 1 else set[str]()
+    names = [" ".join(word for word in job if word not in shared) for job in jobs]
+    for name, overrides in zip(names, progress(jobs, len(jobs), "composing the jobs"), strict=True):
         try:
             composed.append(compose(overrides))
         except COMPOSITION_ERRORS as error:
             raise_in_full(error)
-            wrong.setdefault(composition_mistake(error, overrides, compose), []).append(" ".join(overrides))
+            wrong.setdefault(composition_mistake(error, overrides, compose), []).append(name)
     for check in (_refuse_missing, *checks):
         for number, job in enumerate(progress([] if wrong else composed, len(jobs), "checking the jobs")):
             if mistake := _check_job(job, number, check):
-                wrong.setdefault(mistake, []).append(" ".join(jobs[number]))
+                wrong.setdefault(mistake, []).append(names[number])
         if wrong:
             raise MistakeError("\n".join(_told(wrong, len(jobs))))
 
@@ -147,6 +149,7 @@ def _check_job(job: DictConfig, number: int, check: Check) -> str | None:
         raise_in_full(error)
         if mistake := task_mistake(error):
             return mistake
+        error.add_note(f"This was the job {' '.join(job.hydra.overrides.task) or 'without overrides'}.")
         raise
     return None
 

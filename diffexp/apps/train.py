@@ -10,9 +10,11 @@ import traceback
 from collections.abc import Sequence
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from diffexp.apps.interruption import Interrupted, Interruption, interruptible
+from diffexp.apps.mistakes import ToldError, task_mistake
 from diffexp.apps.outcome import Outcomes
 from diffexp.apps.ranks import Leader, LostProcessError, place
 from diffexp.apps.record import chosen_files, command, identity, plain, run_directory
@@ -38,7 +40,12 @@ def main(argv: Sequence[str]) -> int:
     outcomes, leader, code = Outcomes(), Leader(here), 1
 
     def task(cfg: DictConfig) -> None:
-        train(cfg, leader)
+        sweep = outcomes.expected and HydraConfig.get().mode is RunMode.MULTIRUN
+        try:
+            train(cfg, leader, outcomes.name(HydraConfig.get().job.num) if sweep else None)
+        except ToldError:
+            if not outcomes.expected:  # a sweeper that finds its jobs as it goes has to hear of it
+                raise
 
     try:
         code = run_hydra_app(task, "train", argv, check, prepare, lambda cfg: outcomes.expect(cfg, chosen_files()))
@@ -53,11 +60,32 @@ def finished(cfg: DictConfig) -> str | None:
     directory = run_directory(cfg, chosen_files())
     record = directory.record
     images = int(cfg.trainer.max_steps) * int(cfg.training.batch_size)
-    if record.get("status") == "diverged" or (
-        record.get("status") == "done" and record.get("images_seen", 0) >= images
-    ):
-        return f"{directory.path} is {record['status']}: nothing to do"
-    return None
+    if record.get("status") == "diverged":
+        return f"{directory.path} has diverged: nothing to do (it starts over once that folder is removed)"
+    if record.get("status") != "done" or (seen := record.get("images_seen", 0)) < images:
+        return None
+    longer = f" (it has seen {seen:,} images, more than the {images:,} that were asked for)" if seen > images else ""
+    return f"{directory.path} is done: nothing to do{longer}"
+
+
+def refuse_shorter(cfg: DictConfig) -> None:
+    """Refuse to end a run earlier than its checkpoint: it would be called done with the weights of another length.
+
+    Raises:
+        ValueError: It has trained more steps than `trainer.max_steps`.
+    """
+    from diffexp.apps.checkpoints import read_checkpoint
+
+    directory, steps = run_directory(cfg, chosen_files()), int(cfg.trainer.max_steps)
+    if directory.record.get("images_seen", 0) <= steps * int(cfg.training.batch_size):
+        return
+    if directory.checkpoint.exists():
+        trained = int(read_checkpoint(directory.checkpoint, plain(cfg))["global_step"])
+        if trained > steps:
+            raise ValueError(
+                f"trainer.max_steps={steps}: {directory.path} has trained {trained:,} steps already, and no run goes "
+                f"back. Take {trained} or more, or another study=."
+            )
 
 
 def check(cfg: DictConfig) -> None:
@@ -79,6 +107,7 @@ def check(cfg: DictConfig) -> None:
     directory.refuse_another(plain(cfg))
     if finished(cfg):
         return
+    refuse_shorter(cfg)
     if trouble := why_unwritable(directory.path):
         raise ValueError(f"root={cfg.root}: {trouble}. Set root= to a folder that can be written.")
     parts, where = build.problem(cfg, chosen), build.device(cfg)
@@ -106,8 +135,13 @@ def prepare(cfg: DictConfig) -> None:
 _advised: set[str] = set()  # a sweep says each thing once
 
 
-def train(cfg: DictConfig, leader: Leader) -> None:
+def train(cfg: DictConfig, leader: Leader, name: str | None = None) -> None:
     """Train what `cfg` says, or finish it, or say that there is nothing to do.
+
+    Args:
+        cfg: The configuration.
+        leader: Of the run's processes.
+        name: Said before the training begins.
 
     Raises:
         KeyboardInterrupt, SystemExit: It was told to stop; the record says "interrupted".
@@ -124,6 +158,9 @@ def train(cfg: DictConfig, leader: Leader) -> None:
             elif line := finished(cfg):
                 print(line, flush=True)
             else:
+                refuse_shorter(cfg)
+                if name:
+                    print(name, flush=True)
                 with interruptible() as interruption, beating(directory.heartbeat_file):
                     _train(cfg, directory, interruption, leader)
     except OSError as error:
@@ -177,18 +214,20 @@ def _train(cfg: DictConfig, directory: RunDirectory, interruption: Interruption,
 
 def _told(directory: RunDirectory, error: Exception) -> Exception:
     """Record and tell that a run failed, at once, for a sweep goes on; what to raise then."""
-    from diffexp.apps.mistakes import ToldError, task_mistake
-
     lost = error if isinstance(error, LostProcessError) else None
     mistake = str(lost) if lost else task_mistake(error) or _disk_trouble(directory, error)
     trace = without_secrets(lost.traceback if lost else "".join(traceback.format_exception(error)))
     said = without_secrets(" ".join((mistake or f"{type(error).__name__}: {error}").split())[:500])
+    said_where = ""
     with contextlib.suppress(OSError):  # the disk may be what failed
         directory.traceback_file.write_text(trace, encoding="utf-8")
         directory.write_record(status="failed", error=said)
     if lost or not mistake:
-        print(trace, end="", file=sys.stderr)
-    print(f"{directory.path} failed: {said}\n    again: {command()}", file=sys.stderr, flush=True)
+        if HydraConfig.get().mode is RunMode.MULTIRUN:  # the next run is about to begin
+            said_where = f"\n    traceback: {directory.traceback_file}"
+        else:
+            print(trace, end="", file=sys.stderr)
+    print(f"{directory.path} failed: {said}{said_where}\n    again: {command()}", file=sys.stderr, flush=True)
     return ToldError(said)
 
 

@@ -82,8 +82,8 @@ def _file(run: Run, name: str, when: str) -> Path:
     if file is None and (run.path / "checkpoints" / name).is_file():
         raise ValueError(f"run={run.path}: its {name} is a link out of the study, and is not followed. Copy it there.")
     if file is None:
-        raise FileNotFoundError(
-            f"run={run.path}: no checkpoint yet ({name} is missing). A run writes one {when}; type its command again "
-            "to go on."
-        )
+        advice = f"A run writes one {when}; type its command again to go on."
+        if run.status == "diverged":
+            advice = f"It diverged before, and a run writes one {when}. Its best weights may be there: weights=best."
+        raise FileNotFoundError(f"run={run.path}: no checkpoint yet ({name} is missing). {advice}")
     return file
