@@ -600,6 +600,16 @@ def test_a_study_without_a_finished_run_has_no_verdict_but_a_report(tmp_path: Pa
     assert json.loads(to_json(summary))["summary"][0]["n"] == 0
 
 
+def test_brackets_are_explained_where_there_are_any(tmp_path: Path) -> None:
+    write_run(tmp_path, "s", "x0", 0, lines=2, validations=1)
+    summary = summarise(tmp_path / "s")
+    assert "brackets" not in as_text(summary) + Page(write_page(summary, tmp_path)).text
+    write_run(tmp_path, "s", "v", 0, status="interrupted", lines=2, validations=1)
+    summary = summarise(tmp_path / "s")
+    for text in (as_text(summary), Page(write_page(summary, tmp_path)).text):
+        assert "In brackets: where a run that is not done stood" in " ".join(text.split())
+
+
 def test_one_row_alone_is_not_compared_with_itself(tmp_path: Path) -> None:
     summary = two_targets(tmp_path, {"v": [0.3, 0.2]})
     assert headline(summary) == ["Only one row has finished runs: there is nothing to compare it with yet."]
