@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from datetime import UTC, datetime
+import os
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from scipy import stats
 from synthetic import belief, change_record, write_run, write_study
 
 from diffexp.apps.report import main
+from diffexp.apps.status import main as status_main
+from diffexp.files import locked
 from diffexp.report import figures as drawings
 from diffexp.report.curves import read_curves
 from diffexp.report.facts import facts
@@ -197,8 +199,34 @@ def test_only_finished_runs_enter_a_mean_and_the_others_are_counted(tmp_path: Pa
     assert value is not None
     assert (value.mean, value.n) == (0.2, 1)
     text = as_text(summary)
-    for words in ("1 done", "1 running", "1 failed", "1 diverged", "1 interrupted"):
+    for words in ("1 done", "1 stopped", "1 failed", "1 diverged", "1 interrupted"):
         assert words in text
+
+
+def test_the_states_are_those_that_status_tells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed, status in enumerate(("done", "running", "running", "failed", "diverged", "interrupted", "running")):
+        run = write_run(tmp_path, "s", "x0", seed, status=status)
+    change_record(run.record_file, host="elsewhere")  # a sign of life, from a machine whose locks are not seen
+    (run.path / "heartbeat").touch()
+    counts = "7 runs: 1 failed, 1 stopped, 1 interrupted, 2 running, 1 diverged, 1 done"
+    with locked(tmp_path / "s" / run.path.parent.name / "seed=1"):
+        summary = summarise(tmp_path / "s")
+        assert status_main(["s", "--root", str(tmp_path)]) == 0
+    assert f"s: {counts};" in capsys.readouterr().out
+    page = Page(write_page(summary, tmp_path)).text
+    for text in (as_text(summary), to_markdown(summary), page):
+        assert f"{counts}." in text
+    assert " ".join(as_text(summary).split()).count("1 stopped") == 2  # also in the row
+    told = [run["status"] for run in json.loads(to_json(summary))["runs"]]
+    assert told == ["done", "running", "stopped", "failed", "diverged", "interrupted", "running"]
+    assert [state in page for state in ("seed 1: running", "seed 2: stopped", "seed 6: running")] == [True] * 3
+
+
+def test_another_machines_run_without_a_sign_of_life_is_stopped(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "s", "x0", 0, status="running", host="elsewhere")
+    (run.path / "heartbeat").touch()
+    os.utime(run.path / "heartbeat", (0, 0))
+    assert "1 run: 1 stopped." in as_text(summarise(tmp_path / "s"))
 
 
 def test_numbers_that_are_not_finite_do_not_enter_a_mean(tmp_path: Path) -> None:
@@ -407,6 +435,29 @@ def test_the_cost_of_answering_zero_is_read_off_an_untrained_epsilon_network_alo
 # --- facts -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("runs", "told"),
+    [
+        ([("done", 64_000), ("done", 64_000)], "Trained on 64,000 images each."),
+        ([("done", 64_000), ("running", 8_320)], "The run that is done was trained on 64,000 images."),
+        ([("done", 64_000), ("done", 64_000), ("failed", 0)],
+         "The runs that are done were trained on 64,000 images each."),
+        ([("done", 96_000)], "Trained on 96,000 images."),  # more than it was meant to see when it was typed last
+        ([("interrupted", 96_000)], "Trained on 96,000 images."),
+        ([("interrupted", 8_320)], "Trained on 8,320 of 64,000 images."),
+        ([("interrupted", 8_320), ("running", 32_000), ("failed", 0)], "Trained on 0 to 32,000 of 64,000 images."),
+        ([("failed", None)], None),
+    ],
+)  # fmt: skip
+def test_the_images_told_are_those_that_were_seen(
+    tmp_path: Path, runs: list[tuple[str, int | None]], told: str | None
+) -> None:
+    for seed, (status, seen) in enumerate(runs):
+        write_run(tmp_path, "s", "x0", seed, status=status, lines=2, validations=1, images_seen=seen)
+    found = facts(summarise(tmp_path / "s"))
+    assert [sentence for sentence in found if "rained" in sentence and " images" in sentence] == [told] * bool(told)
+
+
 def test_what_must_be_known_first_is_told_first(tmp_path: Path) -> None:
     for target in ("epsilon", "x0"):
         run = write_run(tmp_path, "s", target, 0, lines=2, validations=1, settings={"training": {"ema_decay": 0.99}})
@@ -540,9 +591,23 @@ def test_a_study_without_a_finished_run_has_no_verdict_but_a_report(tmp_path: Pa
     assert headline(summary) == ["No run is done yet, so there is no verdict."]
     assert "n = 1" not in as_text(summary)
     assert "One seed" not in as_text(summary)
-    assert "1 running, 1 starting" in as_text(summary)
+    assert "1 stopped, 1 starting" in as_text(summary)
     assert "so far" in write_page(summary, tmp_path)
+    for text in (as_text(summary), Page(write_page(summary, tmp_path)).text):
+        assert "In brackets: where a run that is not done stood" in " ".join(text.split())
+        assert "()" not in text
+        assert "Bold" not in text
     assert json.loads(to_json(summary))["summary"][0]["n"] == 0
+
+
+def test_brackets_are_explained_where_there_are_any(tmp_path: Path) -> None:
+    write_run(tmp_path, "s", "x0", 0, lines=2, validations=1)
+    summary = summarise(tmp_path / "s")
+    assert "brackets" not in as_text(summary) + Page(write_page(summary, tmp_path)).text
+    write_run(tmp_path, "s", "v", 0, status="interrupted", lines=2, validations=1)
+    summary = summarise(tmp_path / "s")
+    for text in (as_text(summary), Page(write_page(summary, tmp_path)).text):
+        assert "In brackets: where a run that is not done stood" in " ".join(text.split())
 
 
 def test_one_row_alone_is_not_compared_with_itself(tmp_path: Path) -> None:
@@ -558,18 +623,15 @@ def test_what_went_wrong_is_said_in_words(tmp_path: Path) -> None:
     write_run(tmp_path, "s", "v", 0, status="diverged")
     write_run(tmp_path, "s", "v", 1, status="failed", error="RuntimeError: out of memory")
     with_final(write_run(tmp_path, "s", "x0", 0), val__belief_eps=1.7, val__loss=2.0, val__zero_loss=1.0)
-    silent = write_run(tmp_path, "s", "edm", 0, status="running", progress=0.5)
-    change_record(silent.record_file, updated="2026-01-01T00:00:00+00:00")
     blank = write_run(tmp_path, "s", "flow", 0)
     with_final(blank, fd__classifier_1k=None)
-    words_said = "\n".join(failures(summarise(tmp_path / "s"), now=datetime(2026, 1, 1, 5, tzinfo=UTC)))
+    words_said = "\n".join(failures(summarise(tmp_path / "s")))
     for words in (
         "score failed as a sampler: FD classifier 1k is",
         "v diverged in 1 of 2 runs",
         "v failed in 1 of 2 runs: RuntimeError: out of memory",
         "x0 learned nothing",
         "No better as a belief, in eps units, than answering eps = 0, which costs about 1: x0: 1.7",
-        "edm, seed 0 says it is running, but has written nothing for 5 hours",
         "flow has no FD classifier 1k though it is done",
     ):
         assert words in words_said

@@ -1,9 +1,12 @@
 """What a reader must know before the numbers: learning rate, length, sampler, averaged weights, the classifier."""
 
+from collections.abc import Sequence
+
 from diffexp.report.metrics import CURRENCIES
 from diffexp.report.rows import RATE, followers, settings
 from diffexp.report.summary import Summary
 from diffexp.report.words import listed, number
+from diffexp.studies import Run
 
 
 def facts(summary: Summary) -> list[str]:
@@ -39,9 +42,25 @@ def _rate(summary: Summary) -> list[str]:
 
 
 def _length(summary: Summary) -> list[str]:
-    counts = sorted({count for run in summary.runs if (count := run.number("max_images")) is not None})
-    shown = listed([f"{count:,.0f}" for count in counts], 4)
-    return [f"Trained on {shown} images{' each' if len(summary.runs) > 1 else ''}."] if counts else []
+    """What the runs that are compared have seen; where none is done, how far they are."""
+    done = [run for row in summary.rows for run in row.done]
+    seen, goals = _counts(done or summary.runs, "images_seen"), _counts(summary.runs, "max_images")
+    if not seen:
+        return []
+    if not done:
+        far = f"{seen[0]:,.0f} to {seen[-1]:,.0f}" if len(seen) > 1 else f"{seen[0]:,.0f}"
+        return [f"Trained on {far}{f' of {_shown(goals)}' if goals and seen[-1] <= goals[0] else ''} images."]
+    which = "The run that is done was trained" if len(done) == 1 else "The runs that are done were trained"
+    which = "Trained" if len(done) == len(summary.runs) else which
+    return [f"{which} on {_shown(seen)} images{' each' if len(done) > 1 else ''}."]
+
+
+def _counts(runs: Sequence[Run], key: str) -> list[float]:
+    return sorted({count for run in runs if (count := run.number(key)) is not None})
+
+
+def _shown(counts: Sequence[float]) -> str:
+    return listed([f"{count:,.0f}" for count in counts], 4)
 
 
 def _weights(summary: Summary) -> list[str]:

@@ -1,23 +1,19 @@
 """What went wrong, and what limits the numbers, in sentences."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 
 from diffexp.report.metrics import Metric
 from diffexp.report.rows import Row
 from diffexp.report.summary import Summary
 from diffexp.report.words import counted, listed, number, share
-from diffexp.studies import Run
 
 MANY_TIMES = 5.0
 """A sample metric more than this many times that of the best row, and of the floor, is called a failure."""
 NEAR_CHANCE = 0.5
 """A classifier that has gone less than this part of the way from guessing to no mistake makes poor features."""
-SILENT = timedelta(minutes=30)
-"""A run that says "running" and has not been heard of for so long is pointed out."""
 
 
-def failures(summary: Summary, now: datetime | None = None) -> list[str]:
+def failures(summary: Summary) -> list[str]:
     """What went wrong, row by row, in sentences."""
     best = {
         metric.key: min((value.mean for row in summary.rows if (value := summary.cell(row, metric).value)), default=0.0)
@@ -27,7 +23,6 @@ def failures(summary: Summary, now: datetime | None = None) -> list[str]:
     sentences: list[str] = []
     for row in summary.rows:
         sentences += _row_failures(summary, row, best)
-        sentences += [_silence(row, run, now or datetime.now(UTC)) for run in row.runs]
     beliefs = [(row, value.mean) for row in summary.rows if (value := summary.cell(row, "val/belief_eps").value)]
     sentences += _no_better_than_zero([(row, error) for row, error in beliefs if error >= 1])
     sentences += _falling(summary)
@@ -37,7 +32,7 @@ def failures(summary: Summary, now: datetime | None = None) -> list[str]:
         sentences.append(
             f"Finished runs have seen different numbers of images ({shown}): their numbers are not comparable."
         )
-    return [sentence for sentence in sentences if sentence]
+    return sentences
 
 
 def cautions(summary: Summary) -> list[str]:
@@ -76,18 +71,17 @@ def _poor_features(finals: Sequence[Mapping[str, float]]) -> list[str]:
 
 
 def _row_failures(summary: Summary, row: Row, best: Mapping[str, float]) -> list[str]:
-    counts, total = row.statuses, len(row.runs)
+    diverged, failed, total = row.states.count("diverged"), row.states.count("failed"), len(row.runs)
     sentences: list[str] = []
-    if counts["diverged"]:
+    if diverged:
         kept = "its means are over the survivors" if row.done else "it has no means"
         sentences.append(
-            f"{row.label} diverged in {counts['diverged']} of {counted(total, 'run')} "
-            f"(the loss stopped being finite); {kept}."
+            f"{row.label} diverged in {diverged} of {counted(total, 'run')} (the loss stopped being finite); {kept}."
         )
-    if counts["failed"]:
+    if failed:
         errors = [run.text("error") for run in row.runs if run.status == "failed" and run.text("error")]
         why = f": {errors[0][:300].rstrip('.')}" if errors else ""
-        sentences.append(f"{row.label} failed in {counts['failed']} of {counted(total, 'run')}{why}.")
+        sentences.append(f"{row.label} failed in {failed} of {counted(total, 'run')}{why}.")
     loss, zero = summary.cell(row, "val/loss").value, summary.cell(row, "val/zero_loss").value
     if loss and zero and loss.mean >= zero.mean:
         sentences.append(
@@ -145,19 +139,3 @@ def _falling(summary: Summary) -> list[str]:
         "Still falling when training ended (eps-error, fall over the last tenth of training): "
         f"{names}. The order may change with longer training."
     ]
-
-
-def _silence(row: Row, run: Run, now: datetime) -> str:
-    if run.status != "running":
-        return ""
-    try:
-        silent = now - datetime.fromisoformat(run.text("updated"))
-    except (ValueError, TypeError):
-        return ""
-    if silent < SILENT:
-        return ""
-    hours = silent.total_seconds() / 3600
-    ago = f"{hours:.0f} hours" if hours >= 2 else f"{silent.total_seconds() / 60:.0f} minutes"
-    return (
-        f"{row.label}, seed {run.seed} says it is running, but has written nothing for {ago}: it was probably stopped."
-    )

@@ -23,6 +23,7 @@ from diffexp.report.ranking import rankings
 from diffexp.report.reasons import SAMPLES_AND_BELIEFS, reasons, where_totals_lie
 from diffexp.report.results import reading, results_table
 from diffexp.report.rows import common_settings
+from diffexp.report.states import state_counts
 from diffexp.report.summary import Summary
 from diffexp.report.verdict import headline, progress, question
 from diffexp.report.words import number
@@ -117,16 +118,15 @@ def _runs(summary: Summary, folder: Path, style: Look) -> Iterator[str]:
     yield "</p>"
     for row in summary.rows:
         swatch = f'<span class="mark" style="background:{style.colours[row.name]}"></span>'
-        counts = ", ".join(f"{count} {name}" for name, count in sorted(row.statuses.items()))
         yield f'<details id="{row_anchor(row)}"><summary>{swatch}<b>{escape(row.label)}</b> '
-        yield f'<span class="soft">{escape(counts)}</span></summary>'
-        for run in row.runs:
-            yield from _run(run, summary.metrics, folder)
+        yield f'<span class="soft">{state_counts(row.states)}</span></summary>'
+        for run, state in zip(row.runs, row.states, strict=True):
+            yield from _run(run, state, summary.metrics, folder)
         yield "</details>"
 
 
-def _run(run: Run, metrics: Iterable[Metric], folder: Path) -> Iterator[str]:
-    yield f'<div class="run" id="{run_anchor(run)}"><h4>seed {run.seed}: {escape(run.status)} '
+def _run(run: Run, state: str, metrics: Iterable[Metric], folder: Path) -> Iterator[str]:
+    yield f'<div class="run" id="{run_anchor(run)}"><h4>seed {run.seed}: {state} '
     yield f'<a class="small" href="{link(run.path / "run.json", folder)}">run.json</a></h4>'
     command = str(run.record.get("command") or "")[:4000]
     if command:

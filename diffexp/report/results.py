@@ -12,7 +12,7 @@ from diffexp.report.rows import Row
 from diffexp.report.standing import ranked, sections
 from diffexp.report.statistics import Mean
 from diffexp.report.summary import Cell, Summary
-from diffexp.report.terminal import status
+from diffexp.report.terminal import brackets, status
 from diffexp.report.words import bounds, number
 
 
@@ -118,9 +118,10 @@ def beside(summary: Summary) -> str:
         told.append(
             f"d: difference to the baseline ({summary.baseline_label}, all else equal) with the same seeds{how}."
         )
-    told.append(f"Bold: best of its column{' and group' if len(summary.groups) > 1 else ''}.")
-    told.append("In brackets: where a run that is not done stood; it enters no mean.")
-    return " ".join(told)
+    told += (
+        [f"Bold: best of its column{' and group' if len(summary.groups) > 1 else ''}."] if summary.most_seeds else []
+    )
+    return " ".join([*told, *brackets(summary)])
 
 
 def reading(summary: Summary) -> Iterator[str]:

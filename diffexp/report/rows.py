@@ -1,12 +1,13 @@
 """The rows of a study: runs that differ only in their seed, named by what varies."""
 
-from collections import Counter
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 from diffexp.runs import identity
+from diffexp.states import state_of
 from diffexp.studies import Run
 
 #: Choices in the order in which they are named.
@@ -57,12 +58,14 @@ class Row:
     Attributes:
         name: Their common directory.
         runs: Ordered by seed.
+        states: What each of them was when they were read, one of `diffexp.states.STATES`.
         choices: All choices by name, and the configuration keys that vary across the study.
         keys: Those of `choices` that vary, which make the label.
     """
 
     name: str
     runs: tuple[Run, ...]
+    states: tuple[str, ...]
     choices: Mapping[str, str]
     keys: tuple[str, ...]
 
@@ -86,10 +89,6 @@ class Row:
     def done(self) -> tuple[Run, ...]:
         """The runs that count: those trained to their end."""
         return tuple(run for run in self.runs if run.status == "done")
-
-    @property
-    def statuses(self) -> Counter[str]:
-        return Counter(run.status for run in self.runs)
 
     def values(self, metric: str) -> dict[int, float]:
         """The metric by seed, of the runs that count."""
@@ -135,7 +134,12 @@ def group_rows(runs: Iterable[Run]) -> list[Row]:
     for name in configured:
         choices[name] |= {key: found[name].get(key, ABSENT) for key in keys if key not in CHOICES}
     keys += _tell_apart(known, keys, choices, found)
-    rows = [Row(name, group, choices[name], tuple(keys) if choices[name] else ()) for name, group in groups.items()]
+    now = time.time()
+    states = {name: tuple(state_of(run, now) for run in group) for name, group in groups.items()}
+    rows = [
+        Row(name, group, states[name], choices[name], tuple(keys) if choices[name] else ())
+        for name, group in groups.items()
+    ]
     return sorted(rows, key=lambda row: (not row.choices, [_order(row, key) for key in keys], row.name))
 
 

@@ -1,7 +1,7 @@
 """How the runs of a study are doing, in a terminal, in a line and as JSON."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -36,12 +36,12 @@ def status_lines(study: str, runs: Sequence[RunState], most: int | None) -> Iter
         yield Text()
         yield from _table(listed)
     if left := Counter(run.state for run in runs) - Counter(run.state for run in listed):
-        yield Text(f"and {_counts(left)} (--all lists them)", style="dim")
+        yield Text(f"and {state_counts(left.elements())} (--all lists them)", style="dim")
 
 
 def overview(runs: Sequence[RunState]) -> str:
     """ "24 runs: 1 failed, 2 running, 21 done; 95 % of the images; the running ones take 1:02 more"."""
-    said = f"{counted(len(runs), 'run')}: {_counts(Counter(run.state for run in runs))}"
+    said = f"{counted(len(runs), 'run')}: {state_counts(run.state for run in runs)}"
     totals = study_totals(runs)
     if totals["progress"] is not None:
         said += f"; {percent(totals['progress'])} of their images"
@@ -87,7 +87,9 @@ def age(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def _counts(counts: Counter[str]) -> str:
+def state_counts(states: Iterable[str]) -> str:
+    """ "1 failed, 2 running, 21 done": how many there are of each, those that ask for attention first."""
+    counts = Counter(states)
     return ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]) or "none"
 
 

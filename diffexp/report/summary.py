@@ -5,7 +5,7 @@ agrees with it in everything but the baseline's own choices, so that each compar
 """
 
 import difflib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -83,8 +83,9 @@ class Summary:
         return [run for row in self.rows for run in row.runs]
 
     @property
-    def statuses(self) -> Counter[str]:
-        return Counter(run.status for run in self.runs)
+    def states(self) -> list[str]:
+        """What each of `runs` was when they were read."""
+        return [state for row in self.rows for state in row.states]
 
     @property
     def most_seeds(self) -> int:

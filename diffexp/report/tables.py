@@ -26,7 +26,7 @@ def to_json(summary: Summary) -> str:
     """
     document: dict[str, Any] = {
         "study": summary.study,
-        "runs": [_run(run) for run in summary.runs],
+        "runs": [_run(run, state) for run, state in zip(summary.runs, summary.states, strict=True)],
         "summary": list(_records(summary)),
     }
     if summary.best_rate:
@@ -132,7 +132,7 @@ def _mean(mean: Mean | None) -> dict[str, int | float | None]:
     return {"n": mean.n, "mean": mean.mean, "low": mean.low, "high": mean.high}
 
 
-def _run(run: Run) -> dict[str, Any]:
-    return {"directory": f"{run.name}/{run.path.name}", "status": run.status, **{
+def _run(run: Run, state: str) -> dict[str, Any]:
+    return {"directory": f"{run.name}/{run.path.name}", "status": state, **{
         key: value for key, value in run.record.items() if key not in ("status", "directory", "final")
     }, "seed": run.seed, "final": run.final}  # fmt: skip

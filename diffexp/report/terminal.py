@@ -13,6 +13,7 @@ from diffexp.report.facts import choosing, facts
 from diffexp.report.failures import cautions, failures
 from diffexp.report.metrics import Metric
 from diffexp.report.rows import Row
+from diffexp.report.states import state_counts
 from diffexp.report.summary import Cell, Summary
 from diffexp.report.verdict import headline, progress, question
 from diffexp.report.words import number
@@ -30,7 +31,8 @@ def print_summary(summary: Summary, console: Console) -> None:
     if summary.best_rate:
         _print_tables(summary.best_rate, console, "Each at its best learning rate")
         console.print(_text(choosing(summary.best_rate), style="dim"))
-    console.print(_text(legend(summary), style="dim"))
+    if told := legend(summary):
+        console.print(_text(told, style="dim"))
     for sentence in [*cautions(summary), *failures(summary)]:
         console.print(_text(f"! {sentence}", style="yellow"))
     for sentence in headline(summary):
@@ -38,15 +40,21 @@ def print_summary(summary: Summary, console: Console) -> None:
 
 
 def legend(summary: Summary) -> str:
-    """How the table is to be read, in one or two sentences."""
+    """How the table is to be read, in a few sentences; "" where it holds no numbers."""
     seeds = summary.most_seeds
-    words = "Means over n seeds, +- the half width of the 95 % Student-t interval."
-    if seeds <= 1:
-        words = "One seed (n = 1): no confidence intervals." if seeds else "No run is done; (): where a run stood."
+    told = ["Means over n seeds, +- the half width of the 95 % Student-t interval."] if seeds > 1 else []
+    told += ["One seed (n = 1): no confidence intervals."] if seeds == 1 else []
     if summary.compares:
-        words += f" d: difference to {summary.baseline_label}, paired by seed"
-        words += "; * marks intervals without 0." if seeds > 1 else "."
-    return words
+        marks = "; * marks intervals without 0" if seeds > 1 else ""
+        told.append(f"d: difference to {summary.baseline_label}, paired by seed{marks}.")
+    return " ".join([*told, *brackets(summary)])
+
+
+def brackets(summary: Summary) -> list[str]:
+    """What the numbers in brackets are, where there are any."""
+    cells = [summary.cell(row, metric) for row in summary.rows for metric in summary.metrics]
+    shown = any(cell.value is None and cell.so_far is not None for cell in cells)
+    return ["In brackets: where a run that is not done stood; it enters no mean."] if shown else []
 
 
 def _print_tables(summary: Summary, console: Console, title: str | None) -> None:
@@ -113,8 +121,8 @@ def _table(
 
 def status(row: Row) -> str:
     """The number of runs that count, and what became of the others: "2", "2, 1 diverged"."""
-    others = [f"{count} {name}" for name, count in sorted(row.statuses.items()) if name != "done"]
-    return ", ".join([str(len(row.done)), *others])
+    others = [state for state in row.states if state != "done"]
+    return ", ".join([str(len(row.done)), *([state_counts(others)] if others else [])])
 
 
 def _cell(cell: Cell) -> Text:

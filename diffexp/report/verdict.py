@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from diffexp.report.metrics import Metric
 from diffexp.report.rows import RATE, Row, short
 from diffexp.report.standing import EQUAL, EQUAL_FOR_ONE_SEED, Standing, sections, standings
+from diffexp.report.states import state_counts
 from diffexp.report.summary import Summary
 from diffexp.report.words import counted, interval, listed, number, share
 
@@ -27,16 +28,14 @@ def question(summary: Summary) -> str:
 
 
 def progress(summary: Summary) -> str:
-    """ "18 runs: 15 done, 2 running, 1 diverged"."""
-    order = ("done", "running", "starting", "interrupted", "diverged", "failed", "unreadable")
-    counts = [f"{summary.statuses[status]} {status}" for status in order if summary.statuses[status]]
-    return f"{counted(len(summary.runs), 'run')}: {', '.join(counts)}"
+    """ "18 runs: 2 running, 1 diverged, 15 done"."""
+    return f"{counted(len(summary.runs), 'run')}: {state_counts(summary.states)}"
 
 
 def headline(summary: Summary) -> list[str]:
     """The verdict in a few sentences."""
     summary = summary.best_rate or summary
-    if summary.statuses["done"] == 0:
+    if summary.most_seeds == 0:
         return ["No run is done yet, so there is no verdict."]
     told = [f"{name[:1].upper()}{name[1:]}. {sentence}" if name else sentence
             for name, part in sections(summary) for sentence in _sentences(part)]  # fmt: skip
