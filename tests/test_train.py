@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import wandb
 import yaml
 from torch import Tensor, nn
 from torch.optim import AdamW
@@ -273,8 +275,16 @@ def test_other_loggers_write_into_the_runs_directory(tmp_path: Path, kind: str) 
     assert any((only_run(tmp_path).path / kind).iterdir())
 
 
+@pytest.fixture
+def fresh_wandb() -> Iterator[None]:
+    """wandb reads its environment once a process."""
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
 def test_an_unreachable_wandb_server_costs_one_line(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    fresh_wandb: None, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
@@ -288,7 +298,7 @@ def test_an_unreachable_wandb_server_costs_one_line(
 
 
 def test_a_wandb_server_that_disappears_costs_no_run(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    fresh_wandb: None, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loggers, "_FINISH_TIMEOUT", 2)  # for time's sake
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
