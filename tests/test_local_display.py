@@ -103,8 +103,8 @@ def test_a_terminal_shows_what_runs_and_keeps_what_has_ended(folder: Path) -> No
 
 
 def test_below_the_table_each_thing_stands_once(tmp_path: Path) -> None:
-    """How many run, and when all will have ended where that is known. When all are being ended, none waits."""
-    it = Display([tmp_path / "none"] * 5, list(range(5)), list("abcde"), at_a_time=2, slots=2)
+    """How many run, and when all will have ended where that is known. None waits when all are being ended."""
+    it = Display([tmp_path / "none"] * 6, list(range(6)), list("abcdef"), at_a_time=2, slots=2)
     console = Console(width=110)
 
     def rows() -> list[str]:
@@ -115,14 +115,18 @@ def test_below_the_table_each_thing_stands_once(tmp_path: Path) -> None:
     it.started(0, "cpu 0")
     it.started(1, "cpu 1")
     it.exited(0, 1, 0.1, fatal=False)
-    assert rows()[-1] == "1 of 5 ended, 1 failed, 1 running, 3 waiting"
+    assert rows()[-1] == "1 of 6 ended, 1 failed, 1 running, 4 waiting"
     it.started(2, "cpu 0")
     it.exited(1, 0, 60.0, fatal=False)
-    assert rows()[-1] == "2 of 5 ended, 1 failed, 1 running, 2 waiting, about 1 min 30 s left"
+    assert rows()[-1] == "2 of 6 ended, 1 failed, 1 running, 3 waiting, about 2 min 0 s left"
     it.started(3, "cpu 1")
-    it.exited(2, 1, 60.0, fatal=True)
+    it.exited(2, 1, 60.0, fatal=False)
+    it.started(4, "cpu 0")
+    it.running = dict.fromkeys(it.running, 0.0)  # since long ago: nothing is known
+    assert rows()[-1] == "3 of 6 ended, 2 failed, 2 running, 1 waiting"
+    it.exited(4, 1, 60.0, fatal=True)
     assert [row.split()[:2] for row in rows()[1:-1]] == [["#3", "stopping"]]
-    assert rows()[-1] == "3 of 5 ended, 2 failed, 1 running"
+    assert rows()[-1] == "4 of 6 ended, 3 failed, 1 running"
 
 
 def test_ctrl_c_asks_and_a_second_one_kills(folder: Path) -> None:

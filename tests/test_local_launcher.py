@@ -229,6 +229,7 @@ def test_a_second_sigterm_does_not_take_the_time_to_save_away(tmp_path: Path) ->
         wait_until((tmp_path / "ready").exists)
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
 
     heard, twice = Heard(), Thread(target=terminate_twice)
     twice.start()
