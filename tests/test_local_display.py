@@ -122,8 +122,8 @@ def test_below_the_table_each_thing_stands_once(tmp_path: Path) -> None:
     it.started(3, "cpu 1")
     it.exited(2, 1, 60.0, fatal=False)
     it.started(4, "cpu 0")
-    it.running = dict.fromkeys(it.running, 0.0)  # since long ago: nothing is known
-    assert rows()[-1] == "3 of 6 ended, 2 failed, 2 running, 1 waiting"
+    it.running = dict.fromkeys(it.running, 0.0)  # since long ago: only of the last is anything known
+    assert rows()[-1] == "3 of 6 ended, 2 failed, 2 running, 1 waiting, about 30 s left"
     it.exited(4, 1, 60.0, fatal=True)
     assert [row.split()[:2] for row in rows()[1:-1]] == [["#3", "stopping"]]
     assert rows()[-1] == "4 of 6 ended, 3 failed, 1 running"

@@ -151,6 +151,7 @@ def test_no_end_is_foretold_while_a_job_outlasts_the_others(tmp_path: Path, caps
     narrator.running = dict.fromkeys(narrator.running, 0.0)  # since long ago
     narrator.ended(1, "done", 60.0)
     assert "(2 of 3, 1 still running)" in capsys.readouterr().out
+    assert narrator.left() == ""
 
 
 def test_jobs_that_failed_at_once_foretell_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
