@@ -31,6 +31,8 @@ def main(cfg):
     Path(f"ran/{job.job.num}.start").touch()
     if cfg.stubborn:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if cfg.polite:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     print(cfg.say, flush=True)
     while cfg.wait_for and not Path(f"ran/{cfg.wait_for}.start").exists():  # another job, at the same time
         time.sleep(0.02)
@@ -72,6 +74,7 @@ CONF = {
         sleeper: false
         sleepers: []
         stubborn: false
+        polite: false
         hydra:
           sweep:
             dir: out/${text}

@@ -14,8 +14,10 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from rich.console import Console
 from small_app import alive, environment, sleepers, small_app, wait_until, words
 
+from hydra_plugins.diffexp_local_launcher._display import Display
 from hydra_plugins.diffexp_local_launcher._processes import _GRACE
 
 
@@ -98,6 +100,33 @@ def test_a_terminal_shows_what_runs_and_keeps_what_has_ended(folder: Path) -> No
     assert states == [(str(n), "FAILED" if n == 1 else "done") for n in range(6)]
     assert "    RuntimeError: number 1 is broken" in it.plain
     assert it.shown.count("\x1b[?25l") == it.shown.count("\x1b[?25h")  # the cursor is back
+
+
+def test_below_the_table_each_thing_stands_once(tmp_path: Path) -> None:
+    """How many run, and when all will have ended where that is known. None waits when all are being ended."""
+    it = Display([tmp_path / "none"] * 6, list(range(6)), list("abcdef"), at_a_time=2, slots=2)
+    console = Console(width=110)
+
+    def rows() -> list[str]:
+        with console.capture() as drawn:
+            console.print(it.table())
+        return drawn.get().splitlines()
+
+    it.started(0, "cpu 0")
+    it.started(1, "cpu 1")
+    it.exited(0, 1, 0.1, fatal=False)
+    assert rows()[-1] == "1 of 6 ended, 1 failed, 1 running, 4 waiting"
+    it.started(2, "cpu 0")
+    it.exited(1, 0, 60.0, fatal=False)
+    assert rows()[-1] == "2 of 6 ended, 1 failed, 1 running, 3 waiting, about 2 min 0 s left"
+    it.started(3, "cpu 1")
+    it.exited(2, 1, 60.0, fatal=False)
+    it.started(4, "cpu 0")
+    it.running = dict.fromkeys(it.running, 0.0)  # since long ago: only of the last is anything known
+    assert rows()[-1] == "3 of 6 ended, 2 failed, 2 running, 1 waiting, about 30 s left"
+    it.exited(4, 1, 60.0, fatal=True)
+    assert [row.split()[:2] for row in rows()[1:-1]] == [["#3", "stopping"]]
+    assert rows()[-1] == "4 of 6 ended, 3 failed, 1 running"
 
 
 def test_ctrl_c_asks_and_a_second_one_kills(folder: Path) -> None:

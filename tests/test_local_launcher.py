@@ -7,11 +7,14 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
-from small_app import alive, environment, launched, launching, seen, sleepers, small_app
+from small_app import alive, environment, launched, launching, seen, sleepers, small_app, wait_until
 
-from hydra_plugins.diffexp_local_launcher._narrator import Narrator, duration
+from hydra_plugins.diffexp_local_launcher._narrator import Narrator, duration, last_lines
+from hydra_plugins.diffexp_local_launcher._processes import Job, StoppedError, run_all
+from hydra_plugins.diffexp_local_launcher._slots import Slot
 
 
 @pytest.fixture
@@ -37,7 +40,9 @@ def test_jobs_wait_for_a_slot_and_a_failing_one_does_not_stop_the_others(
     assert re.search(r"#2 FAILED \(exit code 1\).*\n    RuntimeError: number 2 is broken", done.stdout)
     assert "Traceback" in (folder / "out" / "plain" / "logs" / "2.log").read_text()
     assert done.returncode == 1
-    assert "2 of 3 jobs failed" in done.stderr
+    assert done.stderr.startswith(
+        "2 of 3 jobs failed. "
+    )  # not what Hydra would put before it: all of a job's overrides
     assert "0.log, 2.log" in done.stderr
 
 
@@ -48,11 +53,39 @@ def test_with_fail_fast_the_first_failure_ends_those_that_run_and_no_more_are_st
     done = launched(folder, "hydra.launcher.jobs=2", "hydra.launcher.fail_fast=true", *choice)
     assert time.monotonic() - began < 50
     assert done.returncode == 1
-    assert "#0 FAILED (exit code 1)" in done.stdout
-    assert "1 of 3 jobs failed" in done.stderr
+    first, stopping, second = re.findall(r"^(?:#\d [^s]|fail_fast|#\d stopped).*$", done.stdout, re.M)
+    assert re.fullmatch(r"#0 FAILED \(exit code 1\) in \d+ s: number=0 \(1 of 3, 1 still running\)", first)
+    assert stopping.startswith("fail_fast: the jobs that run are being stopped, and have 30 s to save their work")
+    assert re.fullmatch(r"#1 stopped \(since #0 failed\) in \d+ s: number=1 \(2 of 3\)", second)
+    assert "1 of 3 jobs failed, 1 stopped, 1 not started. " in done.stderr
+    assert done.stderr.splitlines()[0].endswith("/logs: 0.log")
     assert not (folder / "ran" / "2.start").exists()
     pids = [pid for file in (folder / "ran").glob("1.pids") for pid in file.read_text().split()]
     assert not [pid for pid in pids if alive(int(pid))]
+
+
+def test_with_fail_fast_it_is_said_that_no_more_are_started_where_none_runs(folder: Path) -> None:
+    done = launched(folder, "hydra.launcher.jobs=1", "hydra.launcher.fail_fast=true", "number=0,1", "broken=[0]")
+    assert done.stdout.endswith(
+        "number=0 (1 of 2)\n    RuntimeError: number 0 is broken\nfail_fast: no more jobs are started\n"
+    )
+    assert "1 of 2 jobs failed, 1 not started. " in done.stderr
+
+
+def test_a_job_is_called_by_what_tells_it_from_the_others(folder: Path) -> None:
+    """By all of its overrides, where it is the only one or has none of its own."""
+    done = launched(folder, "text=a", "number=1,2", "hold=0", "say=x,y", "hydra.launcher.jobs=1")
+    assert re.findall(r"^#\d started on cpu \d+(.*)$", done.stdout, re.M) == [
+        ": number=1 say=x", ": number=1 say=y", ": number=2 say=x", ": number=2 say=y"
+    ]  # fmt: skip
+    log = (folder / "out" / "a" / "logs" / "0.log").read_text()
+    assert " text=a number=1 hold=0 say=x " in log.splitlines()[0]  # what repeats it is whole
+    for own, name in ((("text=b", "number=1"), ": text=b number=1"), ((), "")):
+        done = launched(folder, *own)
+        assert re.findall(r"^#0 (?:started on cpu \d+|done in \d s)(.*)$", done.stdout, re.M) == [
+            name,
+            f"{name} (1 of 1)",
+        ]
 
 
 def test_overrides_arrive_unchanged(folder: Path) -> None:
@@ -118,6 +151,27 @@ def test_no_end_is_foretold_while_a_job_outlasts_the_others(tmp_path: Path, caps
     narrator.running = dict.fromkeys(narrator.running, 0.0)  # since long ago
     narrator.ended(1, "done", 60.0)
     assert "(2 of 3, 1 still running)" in capsys.readouterr().out
+    assert narrator.left() == ""
+
+
+def test_jobs_that_failed_at_once_foretell_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    narrator = Narrator([tmp_path / "none"] * 4, list(range(4)), list("abcd"), at_a_time=1)
+    for index, (state, seconds) in enumerate(
+        [("FAILED (exit code 1)", 0.1), ("done", 60.0), ("KILLED (signal 9)", 1.0)]
+    ):
+        narrator.started(index)
+        narrator.ended(index, state, seconds)
+    ends = re.findall(r"\((\d of 4.*)\)$", capsys.readouterr().out, re.M)
+    assert ends == ["1 of 4", "2 of 4, about 2 min 0 s left", "3 of 4, about 1 min 0 s left"]
+
+
+def test_what_a_job_of_an_earlier_sweep_said_is_not_its_own(tmp_path: Path) -> None:
+    """The log is one file, for a sweep that is typed again goes on with it."""
+    log = tmp_path / "0.log"
+    log.write_text("$ python app.py\nRuntimeError: no\n$ python app.py\n")
+    assert last_lines(log) == []
+    log.write_text(log.read_text() + "it goes on\n")
+    assert last_lines(log) == ["it goes on"]
 
 
 def test_times_are_told_in_the_units_that_matter() -> None:
@@ -132,5 +186,56 @@ def test_a_signal_ends_every_job_and_what_it_started(folder: Path, number: int, 
     said = parent.communicate(timeout=30)[0]
     assert parent.returncode == code, said
     assert "all jobs were ended; 0 of 3 had finished" in said
+    ends = re.findall(r"^#(\d) (\w+) \((.*)\) in \d+ s: number=(\d) ", said, re.M)
+    assert sorted(ends) == [(job, "stopped", f"by {signal.Signals(number).name}", job) for job in "01"]
     assert not (folder / "ran" / "2.start").exists()
     assert not [pid for pid in pids if alive(pid)]
+
+
+def test_a_job_that_somebody_else_told_to_stop_was_interrupted(folder: Path) -> None:
+    """It left with the exit code of a program that was."""
+    sweep = launching(folder, "number=0,1", "sleepers=[0]", "polite=true", "hydra.launcher.jobs=1")
+    os.kill(sleepers(folder, jobs=1)[0], signal.SIGTERM)
+    said = sweep.communicate(timeout=60)[0]
+    assert sweep.returncode == 1
+    assert "#0 interrupted (exit code 143)" in said
+    assert "#1 done" in said
+    assert "0 of 2 jobs failed, 1 interrupted. " in said
+
+
+class Heard:
+    """What the listener is told of the ends of jobs."""
+
+    def __init__(self) -> None:
+        self.ends: list[tuple[int, int]] = []
+
+    def started(self, index: int, where: str) -> None: ...
+
+    def exited(self, index: int, code: int, seconds: float, fatal: bool) -> None: ...
+
+    def stopped(self, index: int, code: int, seconds: float) -> None:
+        self.ends.append((index, code))
+
+    def waiting(self, seconds: float) -> None: ...
+
+    def stopping(self, why: str, grace: float) -> None: ...
+
+
+def test_a_second_sigterm_does_not_take_the_time_to_save_away(tmp_path: Path) -> None:
+    """`timeout` sends it to its child and then to its group, which the child is in."""
+    script = "trap 'sleep 0.5; touch saved; exit 143' TERM; touch ready; while :; do sleep 0.05; done"
+    job = Job(["sh", "-c", script], str(tmp_path), dict(os.environ), tmp_path / "0.log")
+
+    def terminate_twice() -> None:
+        wait_until((tmp_path / "ready").exists)
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+
+    heard, twice = Heard(), Thread(target=terminate_twice)
+    twice.start()
+    with pytest.raises(StoppedError, match="SIGTERM"):
+        run_all([job], [Slot("a", {})], heard, at_a_time=1)
+    twice.join()
+    assert (tmp_path / "saved").exists()
+    assert heard.ends == [(0, 143)]

@@ -1,6 +1,7 @@
 """What a sweep of this machine says: the narrator's lines and, in a terminal, a table of what runs at the moment."""
 
 import re
+import signal
 import sys
 import time
 from collections.abc import Generator, Sequence
@@ -17,6 +18,9 @@ _PATIENCE = 2.0  # seconds without a free slot before that is said
 _NEXT = 3  # jobs that wait, shown below those that run
 _WIDEST = 40  # characters of a job's overrides
 
+# How a program leaves that was told to and has saved its work.
+_INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+
 
 class Display(Narrator):
     """Tells of each job of this machine.
@@ -24,25 +28,19 @@ class Display(Narrator):
     Args:
         logs: As of `Narrator`.
         numbers: As of `Narrator`.
-        overrides: Those of each job.
+        names: As of `Narrator`.
         at_a_time: As of `Narrator`.
         slots: How many there are.
     """
 
     def __init__(
-        self,
-        logs: Sequence[Path],
-        numbers: Sequence[int],
-        overrides: Sequence[Sequence[str]],
-        at_a_time: int,
-        slots: int,
+        self, logs: Sequence[Path], numbers: Sequence[int], names: Sequence[str], at_a_time: int, slots: int
     ) -> None:
-        super().__init__(logs, numbers, [" ".join(words) for words in overrides], at_a_time)
-        shared = set[str]().union(*overrides[:1]).intersection(*overrides) if len(overrides) > 1 else set[str]()
-        self.differences = [" ".join(word for word in words if word not in shared) for words in overrides]
+        super().__init__(logs, numbers, names, at_a_time)
         self.slots = slots
         self.places: dict[int, str] = {}
         self.note = ""
+        self.end = ""  # why all jobs are being ended
         self.live = False
 
     @contextmanager
@@ -66,10 +64,16 @@ class Display(Narrator):
         else:
             super().started(index, where)
 
-    def exited(self, index: int, code: int, seconds: float) -> None:
-        """A job ended by itself, with this exit code."""
-        state = "done" if code == 0 else f"FAILED (exit code {code})" if code > 0 else f"KILLED (signal {-code})"
-        self.ended(index, state, seconds)
+    def exited(self, index: int, code: int, seconds: float, fatal: bool) -> None:
+        """A job ended by itself, with this exit code. If that is fatal, all others are about to be ended."""
+        if fatal:
+            self.end = f"since #{self.numbers[index]} failed"
+        state = f"interrupted (exit code {code})" if code in _INTERRUPTED else f"FAILED (exit code {code})"
+        self.ended(index, "done" if code == 0 else state if code > 0 else f"KILLED (signal {-code})", seconds)
+
+    def stopped(self, index: int, code: int, seconds: float) -> None:
+        """A job was ended by this launcher."""
+        self.ended(index, f"stopped ({self.end}{', then killed' if code == -signal.SIGKILL else ''})", seconds)
 
     def waiting(self, seconds: float) -> None:
         """No slot has been free for this time."""
@@ -79,8 +83,18 @@ class Display(Narrator):
                 say(self.note)
 
     def stopping(self, why: str, grace: float) -> None:
-        """The jobs were asked to end, and have this many seconds."""
-        say(f"{why}: the jobs have {grace:.0f} s to save their work and end; Ctrl-C again kills them")
+        """The jobs that run are asked to end, and have this many seconds; no more are started."""
+        self.end, self.note = self.end or f"by {why}", ""
+        again = " again" if why == "SIGINT" else ""
+        if self.running:
+            stop = f"the jobs that run are being stopped, and have {grace:.0f} s to save their work"
+            say(f"{why}: {stop}; Ctrl-C{again} kills them")
+        elif self.states.total() < len(self.logs):
+            say(f"{why}: no more jobs are started")
+
+    def left(self) -> str:
+        """As of `Narrator`; unknown when the jobs are being ended."""
+        return "" if self.end else super().left()
 
     def table(self) -> "Group":
         """What runs, what runs next, and how many are left."""
@@ -98,12 +112,13 @@ class Display(Narrator):
             said = next((line for line in reversed(last_lines(self.logs[index])) if not line.startswith(" ")), "")
             eta = re.search(r"\bETA (\d[\d:]*)", said)  # a narrow terminal cuts lines off before it
             spent, left = duration(now - start), eta[1] if eta else ""
-            row = ("running", self.differences[index], self.places.get(index, ""), spent, left, said)
+            state = "stopping" if self.end else "running"
+            row = (state, self.names[index], self.places.get(index, ""), spent, left, said)
             grid.add_row(f"#{self.numbers[index]}", *map(Text, row))
-        first = len(self.places)  # they start in order
+        first = len(self.logs) if self.end else len(self.places)  # they start in order
         for index in range(first, min(first + _NEXT, len(self.logs))):
-            grid.add_row(f"#{self.numbers[index]}", "waiting", Text(self.differences[index]), style="dim")
-        counts = [f"{self.done} of {len(self.logs)} ended", f"{self.failed} failed" if self.failed else ""]
-        counts += [f"{len(running)} running", f"{len(self.logs) - first} waiting" if first < len(self.logs) else ""]
-        counts += [self.left() if self.seconds and self.done < len(self.logs) else "", self.note]
+            grid.add_row(f"#{self.numbers[index]}", "waiting", Text(self.names[index]), style="dim")
+        counts = [f"{self.states.total()} of {len(self.logs)} ended", f"{self.failed} failed" if self.failed else ""]
+        counts += [f"{len(running)} running" if running else ""]
+        counts += [f"{len(self.logs) - first} waiting" if first < len(self.logs) else "", self.left(), self.note]
         return Group(grid, Text(", ".join(filter(None, counts)), style="bold"))

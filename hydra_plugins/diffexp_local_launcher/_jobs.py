@@ -30,6 +30,25 @@ class JobError(CompactHydraException):
     """Jobs of a sweep ended with an exit code other than 0. Hydra prints its text without a traceback."""
 
 
+class Outcome(JobReturn):
+    """What Hydra is told of a job.
+
+    A sweeper that asks for the value of a job that failed is given its error, as by Hydra's own; but the launcher has
+    told of every failure, so nothing is printed, where Hydra's prints all overrides of the job that was asked first.
+    """
+
+    @property
+    def return_value(self) -> Any:
+        """What the task returned. Raises its error, if it failed."""
+        if self.status == JobStatus.FAILED:
+            raise self._return_value
+        return super().return_value
+
+    @return_value.setter
+    def return_value(self, value: Any) -> None:
+        self._return_value = value
+
+
 class Sweep(Protocol):
     """What is needed of a launcher: the sweep's own configuration, and the application's word on what is finished."""
 
@@ -44,7 +63,7 @@ class Run:
 
     Attributes:
         number: Its number in the sweep.
-        name: Its overrides, as a person would read them.
+        name: The overrides that tell it from the others of the sweep, or all of them where none does.
         command: The program and its arguments.
         environment: What the job's configuration sets (`hydra.job.env_set`).
         outcome: What Hydra will be told.
@@ -96,9 +115,9 @@ def plan(launcher: Sweep, job_overrides: Sequence[Sequence[str]], first: int) ->
     outcomes = [_composed(launcher, list(overrides), number, folder) for number, overrides in every]
     program: list[str] = []
     runs: list[Run] = []
-    for overrides, outcome in zip(job_overrides, outcomes, strict=True):
+    for name, outcome in zip(_names(job_overrides), outcomes, strict=True):
         assert outcome.hydra_cfg is not None
-        number, name = int(outcome.hydra_cfg.hydra.job.num), " ".join(filter_overrides(overrides))
+        number = int(outcome.hydra_cfg.hydra.job.num)
         outcome.status, outcome.return_value = JobStatus.COMPLETED, None
         if line := finished(launcher, outcome):
             say(f"#{number} skipped: {name}\n    {line}")
@@ -136,6 +155,12 @@ def program_again() -> list[str]:
     return [sys.executable, *before[1:]]
 
 
+def _names(job_overrides: Sequence[Sequence[str]]) -> list[str]:
+    words = [filter_overrides(overrides) for overrides in job_overrides]
+    shared = set[str]().union(*words[:1]).intersection(*words)
+    return [" ".join(word for word in each if word not in shared) or " ".join(each) for each in words]
+
+
 def _search_path(sweep: DictConfig) -> list[str]:
     """The flags of this command line that say where configurations lie."""
     args = get_args_parser().parse_intermixed_args(sys.argv[1:])
@@ -156,7 +181,7 @@ def _composed(launcher: Sweep, overrides: list[str], number: int, folder: Path) 
     with read_write(job.hydra.runtime), open_dict(job.hydra.runtime):
         job.hydra.runtime.output_dir = directory
     moves = job.hydra.job.chdir if job.hydra.job.chdir is not None else not base_at_least("1.2")
-    return JobReturn(
+    return Outcome(
         overrides=overrides,
         cfg=OmegaConf.masked_copy(job, [key for key in job if key != "hydra"]),
         hydra_cfg=OmegaConf.masked_copy(job, ["hydra"]),

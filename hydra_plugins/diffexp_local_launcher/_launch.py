@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from hydra.core.utils import JobReturn, filter_overrides
+from hydra.core.utils import JobReturn
 
 from hydra_plugins.diffexp_local_launcher._display import Display
 from hydra_plugins.diffexp_local_launcher._jobs import JobError, Plan, plan
@@ -67,8 +67,7 @@ def _run(launcher: "LocalLauncher", planned: Plan, returned: Path) -> None:
         for run in runs
     ]
     numbers = [run.number for run in runs]
-    overrides = [filter_overrides(run.outcome.overrides or ()) for run in runs]
-    display = Display([job.log for job in jobs], numbers, overrides, at_a_time, len(slots))
+    display = Display([job.log for job in jobs], numbers, [run.name for run in runs], at_a_time, len(slots))
     where = f" on GPU {', '.join(gpus)}" if gpus else ""
     say(f"{len(jobs)} jobs, {min(at_a_time, len(jobs))} at a time{where}; what they print goes to {logs}")
     try:
@@ -77,12 +76,15 @@ def _run(launcher: "LocalLauncher", planned: Plan, returned: Path) -> None:
     except PermissionError as error:
         raise JobError(str(error)) from None
     except StoppedError as stopped:
-        say(f"{stopped}: all jobs were ended; {display.done} of {len(jobs)} had finished")
+        say(f"{stopped}: all jobs were ended; {display.states['done']} of {len(jobs)} had finished")
         if str(stopped) == "SIGINT":
             raise KeyboardInterrupt from None
         raise SystemExit(128 + stopped.signal) from None
     failed = ", ".join(f"{number}.log" for number, code in zip(numbers, codes, strict=True) if code)
-    text = f"{display.failed} of {len(jobs)} jobs failed. What they printed is in {logs}: {failed}"
+    others = {word: display.states[word] for word in ("interrupted", "stopped")}
+    others["not started"] = len(jobs) - display.states.total()
+    rest = "".join(f", {count} {word}" for word, count in others.items() if count)
+    text = f"{display.failed} of {len(jobs)} jobs failed{rest}. What they printed is in {logs}: {failed}"
     for run, code in zip(runs, codes, strict=True):
         run.outcome.return_value = read_returned(returned / str(run.number))
         run.end(JobError(text) if code != 0 else None)

@@ -1,11 +1,14 @@
 """What a sweep says while it runs: one line when a job starts and one when it ends, with what is left."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+_COMMAND = "$ "  # opens the line of a job's log that says how it was started
+
 # What a job's log says that the job did not: its command, Hydra's advice, the lines of submitit and srun.
-_OF_OTHERS = ("$ ", "Set the environment variable HYDRA_FULL_ERROR", "submitit ", "srun: ")
+_OF_OTHERS = (_COMMAND, "Set the environment variable HYDRA_FULL_ERROR", "submitit ", "srun: ")
 
 
 def say(line: str) -> None:
@@ -21,43 +24,54 @@ class Narrator:
         numbers: The number of each in the sweep.
         names: What each job is called.
         at_a_time: How many may run at once.
+
+    Attributes:
+        states: How many jobs ended in each state, by its first word.
+        seconds: How long each of those took that were done; those that failed say nothing about the others.
+        running: When each of those started that run.
     """
 
     def __init__(self, logs: Sequence[Path], numbers: Sequence[int], names: Sequence[str], at_a_time: int) -> None:
         self.logs, self.numbers, self.names, self.at_a_time = logs, numbers, names, at_a_time
+        self.states = Counter[str]()
         self.seconds: list[float] = []
         self.running: dict[int, float] = {}
-        self.failed = 0
 
     @property
-    def done(self) -> int:
-        """How many jobs have ended."""
-        return len(self.seconds)
+    def failed(self) -> int:
+        """How many jobs have ended badly, and not because somebody ended them."""
+        return self.states["FAILED"] + self.states["KILLED"]
 
     def started(self, index: int, where: str = "") -> None:
         """A job starts, on this part of the machine."""
         self.running[index] = time.monotonic()
-        say(f"#{self.numbers[index]} started{where and f' on {where}'}: {self.names[index]}")
+        say(f"#{self.numbers[index]} started{where and f' on {where}'}{self._named(index)}")
 
     def ended(self, index: int, state: str, seconds: float) -> None:
         """A job ended, in this state."""
         del self.running[index]
-        self.seconds.append(seconds)
-        self.failed += state != "done"
-        rest = f", {self.left()}" if self.done < len(self.logs) else ""
+        self.states[state.split()[0]] += 1
+        if state == "done":
+            self.seconds.append(seconds)
+        left = self.left() or (f"{len(self.running)} still running" if self.running else "")
         say(
-            f"#{self.numbers[index]} {state} in {duration(seconds)}: {self.names[index]} "
-            f"({self.done} of {len(self.logs)}{rest}){_last_words(self.logs[index])}"
+            f"#{self.numbers[index]} {state} in {duration(seconds)}{self._named(index)} "
+            f"({self.states.total()} of {len(self.logs)}{left and f', {left}'}){_last_words(self.logs[index])}"
         )
 
     def left(self) -> str:
-        """Until the last job ends, if those to come take as long as those that ended."""
-        left = len(self.logs) - self.done
-        mean = sum(self.seconds) / self.done
+        """Until the last job ends, if those to come take as long as those that were done; empty if that is unknown."""
+        left = len(self.logs) - self.states.total()
+        if not left or not self.seconds:
+            return ""
+        mean = sum(self.seconds) / len(self.seconds)
         running = sum(max(0.0, mean - (time.monotonic() - start)) for start in self.running.values())
         seconds = (running + mean * (left - len(self.running))) / min(self.at_a_time, left)
         # Jobs that have outlasted the others say nothing about when they end.
-        return f"about {duration(seconds)} left" if round(seconds) else f"{left} still running"
+        return f"about {duration(seconds)} left" if round(seconds) else ""
+
+    def _named(self, index: int) -> str:
+        return self.names[index] and f": {self.names[index]}"
 
 
 def _last_words(path: Path) -> str:
@@ -68,12 +82,16 @@ def _last_words(path: Path) -> str:
 
 
 def last_lines(path: Path) -> list[str]:
-    """What a job printed last, without what others say in its log; none if it ended before it began."""
+    """What a job printed last, without what others say in its log; none if it ended before it began.
+
+    A log goes on where the last sweep left it: what stands before the job's own command is not its own.
+    """
     if not path.exists():
         return []
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 16384))
         lines = file.read().decode(errors="replace").replace("\r", "\n").split("\n")
+    lines = lines[max((i for i, line in enumerate(lines) if line.startswith(_COMMAND)), default=0) :]
     return [line.rstrip() for line in lines if line.strip() and not line.startswith(_OF_OTHERS)]
 
 

@@ -37,14 +37,17 @@ class Listener(Protocol):
     def started(self, index: int, where: str) -> None:
         """A job starts in this slot."""
 
-    def exited(self, index: int, code: int, seconds: float) -> None:
-        """A job ended by itself, with this exit code."""
+    def exited(self, index: int, code: int, seconds: float, fatal: bool) -> None:
+        """A job ended by itself, with this exit code. If that is fatal, all others are about to be ended."""
+
+    def stopped(self, index: int, code: int, seconds: float) -> None:
+        """A job ended because it was asked to, or was killed."""
 
     def waiting(self, seconds: float) -> None:
         """No slot has been free for this time."""
 
     def stopping(self, why: str, grace: float) -> None:
-        """The jobs were asked to end, and have this many seconds."""
+        """The jobs that run are asked to end, and have this many seconds; no more are started."""
 
 
 class StoppedError(Exception):
@@ -90,6 +93,7 @@ async def _run_all(
 ) -> list[int | None]:
     room, turn, folder = asyncio.Semaphore(at_a_time), asyncio.Lock(), slots_folder()
     signals: list[int] = []
+    fatal = False  # a job has failed that ends the others
     earliest = 0.0
 
     async def run(index: int) -> int:
@@ -104,20 +108,24 @@ async def _run_all(
                 code = await run_in(held, index, start)
             finally:
                 held.release()
-        if code and fail_fast:
+        if fatal:
+            listener.stopping("fail_fast", _GRACE)
             cancel_all_but(index)
         return code
 
     async def run_in(held: HeldSlot, index: int, start: float) -> int:
+        nonlocal fatal
         with jobs[index].log.open("ab") as log:
             process = await _start(jobs[index], log.fileno(), held)
         try:
             listener.started(index, held.slot.name)
             code = await process.wait()
         except asyncio.CancelledError:
-            await _end(process, signals[0] if signals else signal.SIGTERM)
+            code = await _end(process, signals[0] if signals else signal.SIGTERM)
+            listener.stopped(index, code, time.monotonic() - start)
             raise
-        listener.exited(index, code, time.monotonic() - start)
+        fatal = fail_fast and code != 0
+        listener.exited(index, code, time.monotonic() - start, fatal)
         return code
 
     tasks = [asyncio.create_task(run(index)) for index in range(len(jobs))]
@@ -128,10 +136,12 @@ async def _run_all(
                 task.cancel()
 
     def stop(number: int) -> None:
-        if not signals:
-            listener.stopping(signal.Signals(number).name, _GRACE)
+        ending = bool(signals) or fatal
         signals.append(number)
-        cancel_all_but(None)
+        if not ending:
+            listener.stopping(signal.Signals(number).name, _GRACE)
+        if not ending or number == signal.SIGINT:  # `timeout` sends SIGTERM twice and means it once
+            cancel_all_but(None)
 
     with _signals_to(stop):
         await asyncio.wait(tasks)
@@ -165,8 +175,8 @@ async def _start(job: Job, log: int, held: HeldSlot) -> asyncio.subprocess.Proce
     )
 
 
-async def _end(process: asyncio.subprocess.Process, number: int) -> None:
-    """Passes the signal on and waits; a second signal, or too long a wait, kills."""
+async def _end(process: asyncio.subprocess.Process, number: int) -> int:
+    """Passes the signal on, waits, and returns the exit code; to be cancelled, or too long a wait, kills."""
     _signal_group(process.pid, number)
     try:
         await asyncio.wait_for(process.wait(), _GRACE)
@@ -174,7 +184,8 @@ async def _end(process: asyncio.subprocess.Process, number: int) -> None:
         pass
     finally:
         _signal_group(process.pid, signal.SIGKILL)  # what the job itself has started and left behind, too
-        await process.wait()
+        code = await process.wait()
+    return code
 
 
 def _signal_group(group: int, number: int) -> None:

@@ -152,6 +152,7 @@ def test_a_sweep_survives_kills_and_requeues_and_typed_again_completes(slurm: Cl
     assert f"#{SIGNALLED} was requeued" in text
     assert f"#{REQUEUED} was requeued" in text
     assert "4 of 12 jobs failed" in text
+    assert "Error executing job with overrides" not in text
     for number in (SIGNALLED, REQUEUED):
         log = (folder / "runs" / "s" / ".submitit" / f"{job[1]}_{number}_0_log.out").read_text()
         assert "going on at step" in log
