@@ -6,6 +6,7 @@ locks not every file system shows, it is also believed while the run's heartbeat
 
 import itertools
 import platform
+import re
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffexp.files import is_locked
+from diffexp.plain_text import quoted
 from diffexp.records import finite, parse_json
 from diffexp.studies import Run, read_study
 
@@ -93,7 +95,7 @@ def run_state(run: Run, now: float) -> RunState:
         silent=_silent(run, now),
         device=run.text("device") or None,
         error=run.text("error") or None,
-        command=repeating(run.text("command")),
+        command=repeating(run.text("command"), run.path.parents[2]),
         metrics=metrics,
     )
 
@@ -107,13 +109,23 @@ def state_of(run: Run, now: float) -> str:
     return "running" if elsewhere and beat is not None and now - beat < SILENCE else "stopped"
 
 
-def repeating(command: str) -> str | None:
-    """The recorded command if it is one of ours, quoted anew, so that a shell can read nothing else into it."""
+def repeating(command: str, root: Path) -> str | None:
+    """The recorded command if it is one of ours, quoted anew, so that a shell can read nothing else into it.
+
+    It names the run's `root` where it would not find it from the current folder.
+    """
     try:
         words = shlex.split(command)
     except ValueError:
         return None
-    return shlex.join(words) if words[:2] == ["diffexp", "train"] else None
+    if words[:2] != ["diffexp", "train"]:
+        return None
+    typed = [word.partition("=")[2] for word in words if word.startswith("root=")] or ["runs"]
+    if Path(typed[-1].strip("'")).resolve() != root.resolve():
+        there = str(root.resolve())
+        there = there if re.fullmatch(r"[\w./-]+", there) else quoted(there)
+        words = [*(word for word in words if not word.startswith("root=")), f"root={there}"]
+    return shlex.join(words)
 
 
 def _locked(run: Run) -> bool:

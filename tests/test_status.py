@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from synthetic import change_record, write_run, write_study
 from test_train import QUICK
 from torch import nn
@@ -52,14 +53,16 @@ def read(directory: RunDirectory) -> RunState:
 
 
 class Broken(nn.Module):
-    """A network that cannot be asked."""
+    """A network that cannot be trained."""
 
     def __init__(self, **settings: object) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(()))
 
     def forward(self, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        raise RuntimeError("no answer from [red]this[/red] network")
+        if torch.is_grad_enabled():
+            raise RuntimeError("no answer from [red]this[/red] network")
+        return x_t
 
 
 def wait_for(what: Callable[[], bool], process: "subprocess.Popen[bytes]", patience: float = 120.0) -> None:
@@ -205,7 +208,23 @@ def test_silence_is_counted_from_the_last_sign_of_life(tmp_path: Path) -> None:
     ],
 )
 def test_a_command_is_shown_so_that_a_shell_reads_nothing_else_into_it(recorded: str, shown: str | None) -> None:
-    assert repeating(recorded) == shown
+    assert repeating(recorded, Path("runs")) == shown
+
+
+def test_a_command_finds_its_run_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "it's here" / "runs"
+    monkeypatch.chdir(tmp_path)
+    for typed in ("", " root=elsewhere"):
+        shown = repeating(f"diffexp train{typed} seed=0", root)
+        assert shown
+        words = shlex.split(shown)
+        assert words[:3] == ["diffexp", "train", "seed=0"]
+        (named,) = OverridesParser.create().parse_overrides(words[3:])
+        assert (named.key_or_group, named.value()) == ("root", str(root))
+    root.parent.mkdir()
+    monkeypatch.chdir(root.parent)
+    assert repeating("diffexp train seed=0", root) == "diffexp train seed=0"
+    assert repeating("diffexp train 'root=.'", root.parent) == "diffexp train root=."
 
 
 # What is told of a study.
@@ -230,7 +249,8 @@ def test_what_asks_for_attention_comes_first(mixed: Path, capsys: pytest.Capture
     first = [line.split()[0] for line in said[3:] if not line.startswith("    ")]
     assert first == ["failed", "interrupted", "starting", "diverged", "done", "done", "done"]
     assert said[4] == "    CUDA out of memory"
-    assert said[5] == "    again: diffexp train study=s target=x0 objective.space=native optimizer.lr=0.0002 seed=0"
+    repeated = "study=s target=x0 objective.space=native optimizer.lr=0.0002 seed=0"
+    assert said[5] == f"    again: diffexp train {repeated} root={mixed.parent}"
 
 
 def test_json_says_what_the_table_says(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
