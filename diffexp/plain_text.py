@@ -21,13 +21,6 @@ def on_one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def quoted(text: str) -> str:
-    """The text as a quoted value of Hydra's override grammar, whatever is in it."""
-    from hydra.core.override_parser.types import Quote, QuotedString
-
-    return QuotedString(text, Quote.single).with_quotes()
-
-
 def without_secrets(text: str) -> str:
     """The text without passwords in URLs and without the environment's keys and tokens."""
     text = _IN_URL.sub(lambda found: f"{found[1] or ''}***@", text)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffexp.files import is_locked
-from diffexp.plain_text import quoted
 from diffexp.records import finite, parse_json
 from diffexp.studies import Run, read_study
 
@@ -122,10 +121,15 @@ def repeating(command: str, root: Path) -> str | None:
         return None
     typed = [word.partition("=")[2] for word in words if word.startswith("root=")] or ["runs"]
     if Path(typed[-1].strip("'")).resolve() != root.resolve():
-        there = str(root.resolve())
-        there = there if re.fullmatch(r"[\w./-]+", there) else quoted(there)
-        words = [*(word for word in words if not word.startswith("root=")), f"root={there}"]
+        words = [*(word for word in words if not word.startswith("root=")), f"root={_value(str(root.resolve()))}"]
     return shlex.join(words)
+
+
+def _value(text: str) -> str:
+    """The text as a value of Hydra's override grammar: quoted, unless it is plain."""
+    if re.fullmatch(r"[\w./-]+", text):
+        return text
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"
 
 
 def _locked(run: Run) -> bool:

@@ -158,6 +158,8 @@ def test_what_the_readme_says_to_type_runs(
         words += ["likelihood.count=4", "likelihood.steps=20", "likelihood.flow_steps=5"]  # for time's sake
     if "sampler=ancestral" in words:
         words.append("sampler.steps=50")  # for time's sake
+    if "diagnostics=gradients" in words:
+        words.append("diagnostics.batches=4")  # for time's sake
     assert main(words) == 0, capsys.readouterr().err
 
 

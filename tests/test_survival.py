@@ -82,12 +82,12 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_runs_that_are_killed_end_where_an_undisturbed_one_ends() -> None:
-    """At a random moment, inside a checkpoint and inside a line of metrics; `make chaos` does many more."""
-    words = ["--random", "1", "--inside", "1", "--calls", "checkpoint", "line", "--seed", "1"]
+    """Inside a checkpoint and inside a line of metrics; `make chaos` does many more."""
+    words = ["--random", "0", "--inside", "1", "--calls", "checkpoint", "line", "--seed", "1"]
     done = subprocess.run([sys.executable, HERE / "chaos.py", *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 kills" in done.stdout
-    assert done.stdout.count("resumed: equal bit for bit") == 3
+    assert "2 kills" in done.stdout
+    assert done.stdout.count("resumed: equal bit for bit") == 2
 
 
 @pytest.mark.parametrize(

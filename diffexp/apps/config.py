@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import diffexp
-from diffexp.plain_text import quoted
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -87,6 +86,13 @@ def composed_with(*overrides: str) -> "DictConfig":
     job = HydraConfig.get()
     words = [*job.overrides.task, *overrides, *_search_path()]
     return GlobalHydra.instance().config_loader().load_configuration(job.job.config_name, words, RunMode.RUN)
+
+
+def quoted(text: str) -> str:
+    """The text as a quoted value of Hydra's override grammar, whatever is in it."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(text, Quote.single).with_quotes()
 
 
 def paths_quoted(argv: Sequence[str]) -> list[str]:
