@@ -1,6 +1,5 @@
 """What became of the runs of a sweep, read from their directories when it ends, however it ends."""
 
-import platform
 import sys
 import time
 from collections import Counter
@@ -9,16 +8,17 @@ from collections.abc import Mapping
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from diffexp import heartbeat
 from diffexp.apps.record import run_directory
-from diffexp.files import is_locked
+from diffexp.apps.sweep import distinct
 from diffexp.runs import RunDirectory
+from diffexp.states import state_of
+from diffexp.studies import Run
 
-_LATELY = 6 * heartbeat.EVERY
 _ORDER = ("done", "running", "diverged", "interrupted", "not started", "died", "unreadable", "failed")
-
-
 _BAD = ("failed", "died", "unreadable")
+
+#: What the states of a study's runs (`diffexp.states.STATES`) are for the command that was to train them.
+_WORDS = {"starting": "not started", "stopped": "died"}
 
 
 class Outcomes:
@@ -41,8 +41,7 @@ class Outcomes:
 
     def name(self, number: int) -> str:
         """A job of the sweep by what tells it from the others, "#1 seed=1"."""
-        shared = set(self._lines[0]).intersection(*self._lines)
-        return " ".join([f"#{number}", *(word for word in self._lines[number] if word not in shared)])
+        return f"#{number} {distinct(self._lines)[number]}".rstrip()
 
     @property
     def failed(self) -> bool:
@@ -73,19 +72,8 @@ class Outcomes:
 
 
 def _state(directory: RunDirectory, images: int) -> str:
-    record = directory.record
-    if not record and directory.record_file.exists():
-        return "unreadable"
-    state = str(record.get("status", "not started"))
-    if state == "running":
-        return "running" if is_locked(directory.path) or _elsewhere(directory) else "died"
-    if state == "done" and record.get("images_seen", 0) < images:
+    run = Run.at(directory.path)
+    state = state_of(run, time.time()) if run else "starting"
+    if run and state == "done" and run.record.get("images_seen", 0) < images:
         return "not started"  # as far as this command is concerned, which would extend it
-    return state if state in _ORDER else "not started"
-
-
-def _elsewhere(directory: RunDirectory) -> bool:
-    """Whether another machine, whose locks may not reach this one, was heard of lately."""
-    if directory.record.get("host") == platform.node() or not directory.heartbeat_file.exists():
-        return False
-    return time.time() - directory.heartbeat_file.stat().st_mtime < _LATELY
+    return _WORDS.get(state, state)

@@ -57,8 +57,7 @@ def refuse_weights(cfg: DictConfig) -> None:
     Raises:
         ValueError: Says which there are.
     """
-    if wrong := _wrong(cfg, _WEIGHTS):
-        raise ValueError("\n".join(wrong))
+    _refuse(cfg, _WEIGHTS)
 
 
 def refuse_likelihood(cfg: DictConfig) -> None:
@@ -67,7 +66,11 @@ def refuse_likelihood(cfg: DictConfig) -> None:
     Raises:
         ValueError: Names the key as typed, and what it may be.
     """
-    if wrong := _wrong(cfg, _LIKELIHOOD):
+    _refuse(cfg, _LIKELIHOOD)
+
+
+def _refuse(cfg: DictConfig, table: "Table") -> None:
+    if wrong := _wrong(cfg, table):
         raise ValueError("\n".join(wrong))
 
 

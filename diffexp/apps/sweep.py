@@ -100,6 +100,12 @@ def compose_top(hydra: Hydra, config_name: str, overrides: Sequence[str], mode: 
         raise MistakeError(composition_mistake(error, overrides, compose)) from error
 
 
+def distinct(jobs: Sequence[list[str]]) -> list[str]:
+    """Each job by the overrides that not all jobs have, as a person would read them; "" where there is none."""
+    shared = set[str]().union(*jobs[:1]).intersection(*jobs)
+    return [" ".join(word for word in job if word not in shared) for job in jobs]
+
+
 def check_jobs(jobs: Sequence[list[str]], compose: Compose, checks: Sequence[Check]) -> None:
     """Composes every job and hands it to each check, in the surroundings that the job itself will see.
 
@@ -114,8 +120,7 @@ def check_jobs(jobs: Sequence[list[str]], compose: Compose, checks: Sequence[Che
     """
     composed: list[DictConfig] = []
     wrong: dict[str, list[str]] = {}
-    shared = set(jobs[0]).intersection(*jobs) if len(jobs) > 1 else set[str]()
-    names = [" ".join(word for word in job if word not in shared) for job in jobs]
+    names = distinct(jobs)
     for name, overrides in zip(names, progress(jobs, len(jobs), "composing the jobs"), strict=True):
         try:
             composed.append(compose(overrides))

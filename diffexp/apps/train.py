@@ -68,7 +68,7 @@ def finished(cfg: DictConfig) -> str | None:
     return f"{directory.path} is done: nothing to do{longer}"
 
 
-def refuse_shorter(cfg: DictConfig) -> None:
+def refuse_shorter(cfg: DictConfig, directory: RunDirectory) -> None:
     """Refuse to end a run earlier than its checkpoint: it would be called done with the weights of another length.
 
     Raises:
@@ -76,7 +76,7 @@ def refuse_shorter(cfg: DictConfig) -> None:
     """
     from diffexp.apps.checkpoints import read_checkpoint
 
-    directory, steps = run_directory(cfg, chosen_files()), int(cfg.trainer.max_steps)
+    steps = int(cfg.trainer.max_steps)
     if directory.record.get("images_seen", 0) <= steps * int(cfg.training.batch_size):
         return
     if directory.checkpoint.exists():
@@ -107,7 +107,7 @@ def check(cfg: DictConfig) -> None:
     directory.refuse_another(plain(cfg))
     if finished(cfg):
         return
-    refuse_shorter(cfg)
+    refuse_shorter(cfg, directory)
     if trouble := why_unwritable(directory.path):
         raise ValueError(f"root={cfg.root}: {trouble}. Set root= to a folder that can be written.")
     parts, where = build.problem(cfg, chosen), build.device(cfg)
@@ -158,7 +158,7 @@ def train(cfg: DictConfig, leader: Leader, name: str | None = None) -> None:
             elif line := finished(cfg):
                 print(line, flush=True)
             else:
-                refuse_shorter(cfg)
+                refuse_shorter(cfg, directory)
                 if name:
                     print(name, flush=True)
                 with interruptible() as interruption, beating(directory.heartbeat_file):
@@ -218,16 +218,16 @@ def _told(directory: RunDirectory, error: Exception) -> Exception:
     mistake = str(lost) if lost else task_mistake(error) or _disk_trouble(directory, error)
     trace = without_secrets(lost.traceback if lost else "".join(traceback.format_exception(error)))
     said = without_secrets(" ".join((mistake or f"{type(error).__name__}: {error}").split())[:500])
-    said_where = ""
     with contextlib.suppress(OSError):  # the disk may be what failed
         directory.traceback_file.write_text(trace, encoding="utf-8")
         directory.write_record(status="failed", error=said)
+    lines = [f"{directory.path} failed: {said}", f"    again: {command()}"]
     if lost or not mistake:
         if HydraConfig.get().mode is RunMode.MULTIRUN:  # the next run is about to begin
-            said_where = f"\n    traceback: {directory.traceback_file}"
+            lines.insert(1, f"    traceback: {directory.traceback_file}")
         else:
-            print(trace, end="", file=sys.stderr)
-    print(f"{directory.path} failed: {said}{said_where}\n    again: {command()}", file=sys.stderr, flush=True)
+            lines.insert(0, trace.rstrip("\n"))
+    print("\n".join(lines), file=sys.stderr, flush=True)
     return ToldError(said)
 
 
