@@ -31,17 +31,17 @@ slurm: .venv/installed
 
 # Ratios measured in one run: a training step against a bare loop, start-up and report times.
 bench: .venv/installed
-	$(BIN)/python tests/benchmarks.py
+	$(BIN)/python tools/benchmarks.py
 
 # Kills runs wherever it hurts, types their command again, and compares them with one left in peace; then types 300 random
 # command lines.
 chaos: .venv/installed
-	$(BIN)/python tests/chaos.py
-	$(BIN)/python tests/fuzz_configurations.py --examples 300
+	$(BIN)/python tools/chaos.py
+	$(BIN)/python tools/fuzz_configurations.py --examples 300
 
 # Sweeps a thousand trivial jobs, a tenth of which crash, and counts them: minutes.
 thousand: .venv/installed
-	$(BIN)/python tests/thousand.py
+	$(BIN)/python tools/thousand.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache

@@ -2,7 +2,7 @@
 
 import sys
 
-from diffexp.apps.main import main
+from diffexp.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from diffexp.files import locked, replacing, try_locked
+from diffexp.io.files import locked, replacing, try_locked
 
 Tensors: TypeAlias = dict[str, Tensor]
 

@@ -16,7 +16,7 @@ import torch
 from diffexp.data import Data
 from diffexp.data.base import SPLITS
 from diffexp.data.pixels import to_uint8
-from diffexp.files import cache_folder
+from diffexp.io.files import cache_folder
 from diffexp.metrics import distance
 from diffexp.metrics.classifier import ClassifierFeatures
 from diffexp.metrics.features import FeatureRecipe, Features, FeatureVectors
@@ -57,7 +57,7 @@ class SampleMetric(Metric):
         features: What the images are compared by.
         count: Number of samples.
         batch: Samples asked for at once.
-        cache: The folder for what is computed once; see `diffexp.files.cache_folder`.
+        cache: The folder for what is computed once; see `diffexp.io.files.cache_folder`.
     """
 
     features: FeatureRecipe

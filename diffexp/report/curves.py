@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from diffexp.report.metrics import ERRORS
-from diffexp.studies import Run
+from diffexp.runs.study import Run
 
 #: A training curve is drawn as the means of this many stretches: enough to see, few enough to send.
 STRETCHES = 80

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
+from diffexp.report.format import listed, number
 from diffexp.report.metrics import CURRENCIES
 from diffexp.report.rows import RATE, followers, settings
 from diffexp.report.summary import Summary
-from diffexp.report.words import listed, number
-from diffexp.studies import Run
+from diffexp.runs.study import Run
 
 
 def facts(summary: Summary) -> list[str]:

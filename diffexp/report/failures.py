@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
+from diffexp.report.format import counted, listed, number, share
 from diffexp.report.metrics import Metric
 from diffexp.report.rows import Row
 from diffexp.report.summary import Summary
-from diffexp.report.words import counted, listed, number, share
 
 MANY_TIMES = 5.0
 """A sample metric more than this many times that of the best row, and of the floor, is called a failure."""

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from diffexp.report.curves import Curves, by_band
-from diffexp.report.look import Look, drawn
 from diffexp.report.metrics import ERRORS
 from diffexp.report.rows import RATE, Row
 from diffexp.report.statistics import Mean, mean_over_seeds
+from diffexp.report.style import Look, drawn
 from diffexp.report.summary import Summary
-from diffexp.studies import Run
+from diffexp.runs.study import Run
 
 Trace = dict[str, Any]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from diffexp.report.rows import Row
-from diffexp.studies import Run
+from diffexp.runs.study import Run
 
 
 def row_anchor(row: Row) -> str:

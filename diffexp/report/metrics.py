@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from diffexp.report.words import number, share
+from diffexp.report.format import number, share
 
 #: The currencies of the belief error, in the order in which they are shown.
 CURRENCIES = ("eps", "x0", "v", "score")

@@ -11,23 +11,23 @@ from pathlib import Path
 from typing import Any, cast
 
 from diffexp.report.curves import read_curves
-from diffexp.report.document import document, figure_blocks
 from diffexp.report.facts import choosing, facts
 from diffexp.report.failures import failures
 from diffexp.report.figures import all_figures
+from diffexp.report.format import number
 from diffexp.report.grids import samples
+from diffexp.report.html import document, figure_blocks
 from diffexp.report.links import link, row_anchor, run_anchor
-from diffexp.report.look import Look, drawn, look
 from diffexp.report.metrics import Metric
-from diffexp.report.ranking import rankings
-from diffexp.report.reasons import SAMPLES_AND_BELIEFS, reasons, where_totals_lie
+from diffexp.report.notes import SAMPLES_AND_BELIEFS, reasons, where_totals_lie
+from diffexp.report.ranking_table import rankings
 from diffexp.report.results import reading, results_table
 from diffexp.report.rows import common_settings
 from diffexp.report.states import state_counts
+from diffexp.report.style import Look, drawn, look
 from diffexp.report.summary import Summary
 from diffexp.report.verdict import headline, progress, question
-from diffexp.report.words import number
-from diffexp.studies import Run
+from diffexp.runs.study import Run
 
 #: What is shown of a run's record, in this order.
 _DETAILS = ("error", "device", "git", "parameters", "images_seen", "max_images", "clip", "t_min", "t_max",

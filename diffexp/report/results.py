@@ -5,15 +5,15 @@ from html import escape
 
 from diffexp.report.facts import sampled_with
 from diffexp.report.failures import cautions
+from diffexp.report.format import bounds, number
 from diffexp.report.links import row_anchor
-from diffexp.report.look import Look
 from diffexp.report.metrics import Metric
+from diffexp.report.ranking import ranked, sections
 from diffexp.report.rows import Row
-from diffexp.report.standing import ranked, sections
 from diffexp.report.statistics import Mean
+from diffexp.report.style import Look
 from diffexp.report.summary import Cell, Summary
 from diffexp.report.terminal import brackets, status
-from diffexp.report.words import bounds, number
 
 
 def results_table(summary: Summary, style: Look) -> Iterator[str]:

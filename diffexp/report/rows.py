@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from diffexp.runs import identity
-from diffexp.states import state_of
-from diffexp.studies import Run
+from diffexp.runs.directory import identity
+from diffexp.runs.state import state_of
+from diffexp.runs.study import Run
 
 #: Choices in the order in which they are named.
 CHOICES = (
@@ -58,7 +58,7 @@ class Row:
     Attributes:
         name: Their common directory.
         runs: Ordered by seed.
-        states: What each of them was when they were read, one of `diffexp.states.STATES`.
+        states: What each of them was when they were read, one of `diffexp.runs.state.STATES`.
         choices: All choices by name, and the configuration keys that vary across the study.
         keys: Those of `choices` that vary, which make the label.
     """
@@ -195,7 +195,7 @@ def common_settings(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def settings(runs: Sequence[Run]) -> dict[str, str]:
-    """What decides a row's numbers, flat, as text; see `diffexp.runs.identity`."""
+    """What decides a row's numbers, flat, as text; see `diffexp.runs.directory.identity`."""
     empty: Mapping[str, Any] = {}
     config = next((run.config for run in runs if run.config), empty)
     return {key: text(value) for key, value in identity(config).items()}

@@ -8,10 +8,10 @@ from typing import Any
 from rich.cells import cell_len
 from rich.text import Text
 
-from diffexp.plain_text import on_one_line
-from diffexp.progress import clock
-from diffexp.report.words import counted, number
-from diffexp.states import STATES, RunState
+from diffexp.io.progress import clock
+from diffexp.io.redact import on_one_line
+from diffexp.report.format import counted, number
+from diffexp.runs.state import STATES, RunState
 
 _STYLES = {"failed": "bold red", "unreadable": "bold red", "stopped": "yellow", "interrupted": "yellow",
            "running": "green", "starting": "green", "diverged": "magenta", "done": "dim"}  # fmt: skip

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from diffexp.report.groups import comparable_rows, same_data
+from diffexp.report.comparable import comparable_rows, same_data
 from diffexp.report.metrics import Metric, comparable_metrics, shown_metrics
 from diffexp.report.rows import RATE, Row, common_choices, group_rows
 from diffexp.report.statistics import Mean, holm, mean_over_seeds, paired_difference
 from diffexp.report.training import Training, trained
-from diffexp.studies import Run, read_study
+from diffexp.runs.study import Run, read_study
 
 #: What a row's learning rate is chosen by, where several were tried.
 CHOSEN_BY = "val/belief_eps"

@@ -5,16 +5,16 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
-from diffexp.records import strict_json
+from diffexp.io.jsonio import strict_json
 from diffexp.report.facts import choosing, facts
 from diffexp.report.failures import cautions, failures
+from diffexp.report.format import interval, number
 from diffexp.report.rows import Row
 from diffexp.report.statistics import Mean
 from diffexp.report.summary import Summary
 from diffexp.report.terminal import status
 from diffexp.report.verdict import headline, progress, question
-from diffexp.report.words import interval, number
-from diffexp.studies import Run
+from diffexp.runs.study import Run
 
 
 def to_json(summary: Summary) -> str:

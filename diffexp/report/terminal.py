@@ -8,15 +8,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from diffexp.plain_text import printable
+from diffexp.io.redact import printable
 from diffexp.report.facts import choosing, facts
 from diffexp.report.failures import cautions, failures
+from diffexp.report.format import number
 from diffexp.report.metrics import Metric
 from diffexp.report.rows import Row
 from diffexp.report.states import state_counts
 from diffexp.report.summary import Cell, Summary
 from diffexp.report.verdict import headline, progress, question
-from diffexp.report.words import number
 
 _FOR_NUMBERS = 24
 """Columns of text to be kept for the count and one metric."""

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from diffexp.report.metrics import CURRENCIES
 from diffexp.report.rows import Row
-from diffexp.studies import Run
+from diffexp.runs.study import Run
 
 FALLING = 0.03
 """A fall of the eps-error over the last tenth of training that is worth a warning.

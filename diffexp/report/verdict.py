@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
+from diffexp.report.format import counted, interval, listed, number, share
 from diffexp.report.metrics import Metric
+from diffexp.report.ranking import EQUAL, EQUAL_FOR_ONE_SEED, Standing, sections, standings
 from diffexp.report.rows import RATE, Row, short
-from diffexp.report.standing import EQUAL, EQUAL_FOR_ONE_SEED, Standing, sections, standings
 from diffexp.report.states import state_counts
 from diffexp.report.summary import Summary
-from diffexp.report.words import counted, interval, listed, number, share
 
 MOST_NAMES = 6
 

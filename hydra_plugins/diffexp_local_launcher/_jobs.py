@@ -19,7 +19,7 @@ from hydra.utils import get_method
 from hydra.version import base_at_least
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 
-from diffexp.progress import progress
+from diffexp.io.progress import progress
 from hydra_plugins.diffexp_local_launcher._narrator import say
 
 # A job is one run, so what told the sweep how to run many is left out of its command.

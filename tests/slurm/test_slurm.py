@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from cluster import Cluster, cluster, missing_for_slurm
 
-from diffexp.studies import read_study
+from diffexp.runs.study import read_study
 
 if not os.environ.get("DIFFEXP_TEST_SLURM"):
     pytest.skip("`make slurm` runs the tests on a real SLURM", allow_module_level=True)

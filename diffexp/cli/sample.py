@@ -1,0 +1,51 @@
+"""`diffexp sample run=...`: images from a trained run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command's exit code."""
+    from diffexp.cli.run_config import run_on_trained
+
+    return run_on_trained(sample, "sample", argv, ("sampler",), ("sampling",), check)
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse what cannot be drawn or written.
+
+    Raises:
+        ValueError: `out` is neither .png nor .npz, `count` is no positive number, or there are no such `weights`.
+    """
+    from diffexp.cli.schema import refuse_weights
+
+    refuse_weights(cfg)
+    if cfg.out is not None and Path(cfg.out).suffix not in (".png", ".npz"):
+        raise ValueError(f"out={cfg.out}: images are written as a grid to a .png, or as uint8 `images` to an .npz.")
+    if not isinstance(cfg.count, int) or cfg.count < 1:
+        raise ValueError(f"count={cfg.count}: give a positive number of images.")
+
+
+def sample(cfg: DictConfig) -> None:
+    """Draw `cfg.count` images and write them."""
+    from diffexp.cli.run_config import output
+
+    out = output(cfg, "samples/drawn.png")
+
+    import numpy as np
+
+    from diffexp.cli.load_run import trained
+    from diffexp.data.pixels import to_uint8
+    from diffexp.io.files import replacing
+    from diffexp.training.image_grid import save_grid
+
+    run = trained(cfg)
+    images = run.samples()(0, cfg.count)
+    if out.suffix == ".png":
+        save_grid(images, out)
+    else:
+        with replacing(out) as part, part.open("wb") as file:
+            np.savez_compressed(file, images=to_uint8(images).cpu().numpy())
+    print(f"{out}: {cfg.count} images after {run.step:,} steps, {run.parts.sampler.nfe} network calls each")

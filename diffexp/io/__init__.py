@@ -1,0 +1,1 @@
+"""Files, text and terminals: atomic writes, strict JSON, no secrets, progress. No torch here."""

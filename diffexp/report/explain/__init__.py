@@ -1,1 +1,0 @@
-"""What `diffexp explain` found, in words, tables and figures."""

@@ -1,0 +1,73 @@
+"""How rows look: a target has one colour and marker in every figure, what else varies is told by the dash.
+
+The colours follow Okabe and Ito, and Tol: they stay apart for colour-blind readers, on white and near-black.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from diffexp.report.rows import TARGETS, Row
+from diffexp.runs.study import Run
+
+#: At most so many runs are drawn as lines of their own; beyond that, fewer seeds of each row.
+MOST_LINES = 120
+
+_COLOURS = ("#2b83c6", "#56b4e9", "#e69f00", "#999933", "#bb7a2a", "#d55e00", "#aa4499", "#cc6677", "#009e73",
+            "#b565a7", "#44aa99", "#888888")  # fmt: skip
+_MARKERS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "pentagon", "star", "diamond-tall",
+            "triangle-down", "bowtie", "hourglass")  # fmt: skip
+_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+
+
+@dataclass(frozen=True)
+class Look:
+    """How each row is drawn."""
+
+    colours: Mapping[str, str]
+    markers: Mapping[str, str]
+    dashes: Mapping[str, str]
+
+    def line(self, row: Row, width: float = 1.8) -> dict[str, Any]:
+        return {"color": self.colours[row.name], "dash": self.dashes[row.name], "width": width}
+
+    def marker(self, row: Row, size: int = 7) -> dict[str, Any]:
+        return {"color": self.colours[row.name], "symbol": self.markers[row.name], "size": size}
+
+
+def look(rows: Sequence[Row]) -> Look:
+    """Colour and marker by target, the same in every study for the targets we know; dash by all else."""
+    place = _places([row.target for row in rows])
+    rest = {row.name: tuple(row.choices.get(key) for key in row.keys if key != "target") for row in rows}
+    kinds = list(dict.fromkeys(rest.values()))
+    return Look(
+        {row.name: _COLOURS[place[row.target]] for row in rows},
+        {row.name: _MARKERS[place[row.target]] for row in rows},
+        {name: _DASHES[kinds.index(kind) % len(_DASHES)] for name, kind in rest.items()},
+    )
+
+
+def target_colours(targets: Sequence[str]) -> dict[str, str]:
+    """The colour that each of these targets has in every figure."""
+    place = _places(targets)
+    return {target: _COLOURS[place[target]] for target in targets}
+
+
+def _places(targets: Sequence[str]) -> dict[str, int]:
+    """The targets that we know each at its own place, others where there is room."""
+    others = [target for target in dict.fromkeys(targets) if target not in TARGETS]
+    unused = [TARGETS.index(target) for target in reversed(TARGETS) if target not in targets]
+    place = {target: index for index, target in enumerate(TARGETS)}
+    return place | dict(zip(others, itertools.cycle(unused or range(len(TARGETS))), strict=False))
+
+
+def drawn(rows: Sequence[Row]) -> list[tuple[Row, Run]]:
+    """The runs that get lines of their own: all of them, or the first seeds of each row."""
+    with_records = [[(row, run) for run in row.runs if run.record] for row in rows]
+    total = sum(len(runs) for runs in with_records)
+    seeds = max((len(runs) for runs in with_records), default=0)
+    while seeds > 1 and total > MOST_LINES:
+        seeds -= 1
+        total = sum(len(runs[:seeds]) for runs in with_records)
+    return [pair for runs in with_records for pair in runs[:seeds]][:MOST_LINES]

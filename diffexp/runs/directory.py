@@ -1,0 +1,256 @@
+"""A run's directory: who the run is and how it is doing. The writing side; `studies` reads it back.
+
+    <root>/<study>/<readable choices>-<8 hex of the configuration>/seed=<N>/
+        config.yaml     the resolved configuration
+        run.json        identity, status and final numbers; always whole (see `files.replacing`)
+        metrics.jsonl   one JSON object a line, each with `images_seen`
+        heartbeat       touched while the run lives; see `heartbeat`
+        samples/  checkpoints/  traceback.txt
+
+These files are the truth of a run; every logger, page and table is a view of them. No torch here.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from diffexp.io import files
+from diffexp.io.redact import without_secrets
+from diffexp.io.jsonio import read_json, read_yaml, strict_json
+
+#: What a configuration is *not* identified by: where it is kept and watched (root, study, logger, cache,
+#: checkpoint, hydra), what may change between two starts of the same run (fail_fast, trainer.max_steps:
+#: raising it extends the run), the seed (it has a level of its own), and on which device it runs. Each entry
+#: stands for itself and all below it. `compute.precision` is identity, since bfloat16 moves the numbers, and
+#: `data.path` too: two files are two data sets, and a second directory costs less than a mixed one.
+NOT_IDENTITY = (
+    "root",
+    "study",
+    "seed",
+    "logger",
+    "checkpoint",
+    "fail_fast",
+    "cache",
+    "hydra",
+    "trainer.max_steps",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "metric.cache",
+    "compute.channels_last",
+    "compute.compile",
+)
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Eight hex digits that name a configuration, whatever the order of its keys; see `NOT_IDENTITY`."""
+    text = json.dumps(identity(config), sort_keys=True, allow_nan=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that decides what is computed, flat: {"optimizer.lr": 1e-4, ...}."""
+    return {
+        key: value
+        for key, value in flat(config)
+        if not any(key == left_out or key.startswith(f"{left_out}.") for left_out in NOT_IDENTITY)
+    }
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """In what two identities differ, in one line; "" if in nothing."""
+    absent = "(absent)"
+    found = [
+        f"{key}: {there.get(key, absent)} there, {here.get(key, absent)} now"
+        for key in sorted(there.keys() | here.keys())
+        if key not in there or key not in here or there[key] != here[key]
+    ]
+    return "; ".join(found[:8]) + ("; ..." if len(found) > 8 else "")
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested maps as (dotted key, value); lists and empty maps are leaves."""
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from flat(cast(Mapping[str, Any], value), f"{name}.")
+        else:
+            yield name, value
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The writing side of one run.
+
+    Attributes:
+        choices: The readable part of the directory's name, for example ("epsilon", "native", "linear_beta").
+        config_hash: See `config_hash`.
+
+    Raises:
+        ValueError: `study` is not a plain name, so the run would leave `root`.
+    """
+
+    root: Path
+    study: str
+    choices: Sequence[str]
+    config_hash: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.study in ("", ".", "..") or re.search(r"[/\\\x00-\x1f\x7f]", self.study):
+            raise ValueError(
+                f"study={self.study} is not a plain name: a study is one folder under root={self.root}. "
+                "Take for example study=which_target, and choose the place with root=."
+            )
+
+    @cached_property
+    def path(self) -> Path:
+        return self.root / self.study / f"{readable(self.choices)}-{self.config_hash}" / f"seed={self.seed}"
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def record_file(self) -> Path:
+        return self.path / "run.json"
+
+    @cached_property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def traceback_file(self) -> Path:
+        return self.path / "traceback.txt"
+
+    @property
+    def heartbeat_file(self) -> Path:
+        return self.path / "heartbeat"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def checkpoint(self) -> Path:
+        """All that the run goes on from."""
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def best_weights(self) -> Path:
+        return self.checkpoints / "best.safetensors"
+
+    @property
+    def final_weights(self) -> Path:
+        return self.checkpoints / "final.safetensors"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What run.json says now; empty before the first `claim`."""
+        return read_json(self.record_file) or {}
+
+    def claim(self, record: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+        """Make this directory the run's own, or take it up again.
+
+        What an earlier start recorded and `record` does not mention (`created`, `final`) is kept.
+
+        Raises:
+            ValueError: The directory holds another configuration; nothing has been touched then.
+        """
+        self.refuse_another(config)
+        self.path.mkdir(parents=True, exist_ok=True)
+        files.write_text(self.config_file, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+        self.write_record(**record)
+
+    def write_record(self, **changes: object) -> None:
+        """Change entries of run.json, atomically; `created` and `updated` are filled in (ISO 8601, UTC)."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        before = self.record
+        if not before and self.record_file.exists():
+            raise ValueError(f"{self.record_file} cannot be read, and is not overwritten. Move it away and try again.")
+        record = {"created": now, **before, **changes, "updated": now}
+        files.write_text(self.record_file, without_secrets(strict_json(record, indent=2)) + "\n")
+
+    def append_metrics(self, values: Mapping[str, Any]) -> None:
+        """Add one line to metrics.jsonl with a single write, so that a reader meets whole lines.
+
+        Raises:
+            ValueError: `images_seen`, the axis of every curve, is missing.
+        """
+        if "images_seen" not in values:
+            raise ValueError(f"metrics without images_seen ({', '.join(values)}): add images_seen=<int>.")
+        line = f"{strict_json(values)}\n".encode()
+        handle = os.open(self.metrics_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            while line:  # a full disk takes a part, and says so at the next attempt
+                line = line[os.write(handle, line) :]
+        finally:
+            os.close(handle)
+
+    def metrics_size(self) -> int:
+        """Bytes of metrics.jsonl."""
+        return self.metrics_file.stat().st_size if self.metrics_file.exists() else 0
+
+    def sync_metrics(self) -> None:
+        """Wait until metrics.jsonl is on the disk."""
+        if self.metrics_file.exists():
+            with self.metrics_file.open("rb") as file:
+                os.fsync(file.fileno())
+
+    def forget_metrics_after(self, size: int) -> int:
+        """Drop what was added to metrics.jsonl since it had `size` bytes: a resumed run writes it again.
+
+        Returns:
+            Bytes that somebody has taken off since; what is left is whole lines.
+        """
+        there = self.metrics_size()
+        if there > size:
+            os.truncate(self.metrics_file, size)
+        elif 0 < there < size:
+            os.truncate(self.metrics_file, self.metrics_file.read_bytes().rfind(b"\n") + 1)
+        return max(0, size - there)
+
+    def remove_parts(self) -> None:
+        """Remove what writers that were killed left half written; for the one who holds the run's lock."""
+        for part in self.path.rglob(".*.part"):
+            part.unlink(missing_ok=True)
+
+    def refuse_another(self, config: Mapping[str, Any]) -> None:
+        """Raise if the directory holds a run of another configuration.
+
+        Raises:
+            ValueError: It does; the message says in what the two differ.
+        """
+        if not self.config_file.exists():
+            return
+        there, here = identity(read_yaml(self.config_file)), identity(_as_read_back(config))
+        if differs := differences(there, here):
+            raise ValueError(
+                f"{self.path} belongs to another configuration ({differs}). Its config.yaml was edited by hand, or "
+                "two configurations share a hash. Take another study= or root=, or move that directory away."
+            )
+
+
+def readable(choices: Iterable[str]) -> str:
+    """Choices as one name that is safe on every file system, at most 100 characters."""
+    words = [re.sub(r"[^A-Za-z0-9_.=+]+", "_", choice).strip("._") for choice in choices]
+    return "-".join(word for word in words if word)[:100].rstrip("-.") or "run"
+
+
+def _as_read_back(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What YAML makes of a configuration (tuples become lists, dates stay), for a like-for-like comparison."""
+    return cast(dict[str, Any], yaml.safe_load(yaml.safe_dump(dict(config))))

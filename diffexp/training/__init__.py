@@ -1,0 +1,1 @@
+"""One run: the module, what happens beside training, checkpoints, signals. No Hydra here."""
