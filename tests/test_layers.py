@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "diffexp"
 LAYERS = [
-    {"shapes", "io"},
+    {"shapes", "errors", "io"},
     {"schedule"},
     {"times", "weighting", "draws", "nn"},
     {"data"},
@@ -24,7 +24,7 @@ LAYERS = [
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 ONLY_IN_CLI = {"hydra", "omegaconf", "wandb"}
-WITHOUT_TORCH = {"io", "runs", "report"}
+WITHOUT_TORCH = {"errors", "io", "runs", "report"}
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py" and p.name != "__main__.py")
 MOST_LINES = 350
 
