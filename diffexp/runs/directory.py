@@ -24,8 +24,8 @@ from typing import Any, cast
 import yaml
 
 from diffexp.io import files
-from diffexp.io.redact import without_secrets
 from diffexp.io.jsonio import read_json, read_yaml, strict_json
+from diffexp.io.redact import without_secrets
 
 #: What a configuration is *not* identified by: where it is kept and watched (root, study, logger, cache,
 #: checkpoint, hydra), what may change between two starts of the same run (fail_fast, trainer.max_steps:

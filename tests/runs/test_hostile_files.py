@@ -25,9 +25,9 @@ from synthetic import change_record, write_run, write_study
 from diffexp.cli import report
 from diffexp.cli.main import main
 from diffexp.data.stored import StoredImages
-from diffexp.metrics.cached import cached
-from diffexp.io.redact import printable, secret_in, without_secrets
 from diffexp.io.jsonio import read_yaml
+from diffexp.io.redact import printable, secret_in, without_secrets
+from diffexp.metrics.cached import cached
 from diffexp.runs.directory import RunDirectory
 from diffexp.runs.study import read_study
 
