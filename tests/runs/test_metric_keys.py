@@ -5,7 +5,7 @@ import pytest
 from diffexp.runs.metric_keys import BAND_EDGES, NOISE_REGIONS, ErrorKey, band_key, is_band, parse_error_key, split_band
 
 
-@pytest.mark.parametrize("low, high", [(-20, -18), (-2, 0), (4, 6), (0.5, 1.5)])
+@pytest.mark.parametrize(("low", "high"), [(-20, -18), (-2, 0), (4, 6), (0.5, 1.5)])
 def test_a_band_is_read_back(low: int | float, high: int | float) -> None:
     assert split_band(band_key("val/belief_eps", low, high)) == ("val/belief_eps", (low, high))
 
@@ -15,7 +15,7 @@ def test_the_names_are_those_of_stored_runs() -> None:
 
 
 @pytest.mark.parametrize(
-    "key, parsed",
+    ("key", "parsed"),
     [
         ("val/belief_eps", ErrorKey("belief", "eps")),
         ("val/excess_x0", ErrorKey("excess", "x0")),
