@@ -41,7 +41,7 @@ def _step_times(preset: str, batch: int, steps: int) -> tuple[float, float]:
     from diffexp.schedule import LinearBeta
     from diffexp.targets import Epsilon
     from diffexp.times import Uniform
-    from diffexp.training.callbacks import Journal, Watch
+    from diffexp.training.callbacks import MetricsWriter, ProgressMonitor
     from diffexp.training.module import DiffusionModule, StepLoader
 
     warnings.filterwarnings("ignore")
@@ -86,8 +86,8 @@ def _step_times(preset: str, batch: int, steps: int) -> tuple[float, float]:
     def ours() -> list[float]:
         with tempfile.TemporaryDirectory() as folder:
             directory = RunDirectory(Path(folder), "bench", ("v",), "0" * 8, 0)
-            directory.claim({"status": "running"}, {})
-            clock, journal = Clock(), Journal(directory, [], lambda *_: None)
+            directory.open({"status": "running"}, {})
+            clock, journal = Clock(), MetricsWriter(directory, [], lambda *_: None)
             quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
             trainer = pl.Trainer(
                 max_steps=steps + 1,
@@ -95,7 +95,7 @@ def _step_times(preset: str, batch: int, steps: int) -> tuple[float, float]:
                 accelerator="cpu",
                 gradient_clip_val=1.0,
                 enable_checkpointing=False,
-                callbacks=[clock, Watch(journal, "bench", every=10)],
+                callbacks=[clock, ProgressMonitor(journal, "bench", every=10)],
                 **quiet,
             )
             trainer.fit(module, datamodule=StepLoader(steps + 1))
@@ -165,7 +165,7 @@ def bench_survival() -> None:
     from diffexp.runs.directory import RunDirectory
     from diffexp.runs.directory import liveness as heartbeat
     from diffexp.training import checkpoints, weights
-    from diffexp.training.callbacks import Journal
+    from diffexp.training.callbacks import MetricsWriter
 
     spent: dict[str, float] = {}
     busy: list[str] = []  # the outermost call alone counts
@@ -193,8 +193,8 @@ def bench_survival() -> None:
     for name in ("on_train_batch_start", "on_train_batch_end"):
         timed(checkpoints.Checkpoint, name, "checkpoints")
     timed(weights.Weights, "save", "weights")
-    timed(Journal, "write", "metrics and records")
-    for name in ("claim", "write_record", "remove_parts", "forget_metrics_after"):
+    timed(MetricsWriter, "write", "metrics and records")
+    for name in ("claim", "write_record", "remove_partial_files", "truncate_metrics"):
         timed(RunDirectory, name, "metrics and records")
     with tempfile.TemporaryDirectory() as folder:
         words = ["train", f"root={folder}", "study=s", "data=digits", "metric=none", "logger=none"]

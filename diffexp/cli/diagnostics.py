@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffexp.cli import build
 from diffexp.cli.load_run import Trained
 from diffexp.draws import Draws
 from diffexp.gradients.page import noise_scale, page
@@ -61,7 +60,7 @@ class Gradients(Diagnostics):
             raise ValueError("must be true or false.")
 
     def __call__(self, run: Trained, folder: Path) -> dict[str, Any]:
-        denoiser, data = build.denoiser(run.cfg, run.parts, run.device), run.parts.data
+        denoiser, data = run.parts.denoiser(int(run.cfg.seed), run.device), run.parts.data
         if not self.fresh:
             denoiser.network.load_state_dict(run.denoiser.network.state_dict())
         x0 = data.batch(Draws(0, data.device), 0, min(_IMAGES, data.size("train")))

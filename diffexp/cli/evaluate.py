@@ -40,7 +40,7 @@ def evaluate(cfg: DictConfig) -> None:
     out = output(cfg, "evaluation.json")
     diagnostics = cast(Diagnostics, instantiate(cfg.diagnostics))
     run = trained(cfg)
-    held = run.parts.held_out(run.cfg.validation, run.cfg.sampling.t_start)
+    held = run.parts.held_out()
     found = held.measure(run.denoiser)
     found |= {f"{name}/optimum": value for name, value in held.optimum.items()}
     found |= bits_per_dim(run, cfg.likelihood)

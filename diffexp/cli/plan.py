@@ -14,10 +14,10 @@ from diffexp.cli.plans import Cost, Job, Plan
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from diffexp.cli.build import Problem
     from diffexp.cli.precedents import Precedents
     from diffexp.cli.workload import Speed
     from diffexp.denoiser import Denoiser
+    from diffexp.training.setup import Setup as Problem
 
 
 def main(argv: Sequence[str]) -> int:
@@ -96,14 +96,15 @@ class Planner:
         from diffexp.cli import build
         from diffexp.cli.precedents import Precedents
         from diffexp.cli.workload import device_name, workload
+        from diffexp.training.devices import resolve_precision
 
-        parts, where = build.problem(cfg, chosen), build.device(cfg)
-        denoiser = build.denoiser(cfg, parts, where)
+        parts, where = build.setup(cfg, chosen), build.device(cfg)
+        denoiser = parts.denoiser(int(cfg.seed), where)
         counted = workload(cfg, parts, denoiser)
         steps, batch = int(cfg.trainer.max_steps), int(cfg.training.batch_size)
         device = device_name(where)
         known = self._precedents.setdefault(Path(cfg.root), Precedents(Path(cfg.root)))
-        before = known.of(wanted, device, build.precision(cfg, where))
+        before = known.of(wanted, device, resolve_precision(str(cfg.compute.precision), where))
         if before:
             pace, after, timed = before.seconds_per_image, before.seconds_after, f"{before.runs} finished"
             sizes = {"checkpoints": before.checkpoints, "samples": before.samples,

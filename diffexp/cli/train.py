@@ -1,27 +1,24 @@
 """`diffexp train`: one run is one idempotent command in one deterministic directory."""
 
-import contextlib
-import errno
-import gc
-import os
-import platform
+import functools
 import sys
-import traceback
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from diffexp.cli.errors import ToldError, task_mistake
+from diffexp.cli.errors import ToldError
 from diffexp.cli.identity import chosen_files, command, identity, plain, run_directory
-from diffexp.cli.ranks import Leader, LostProcessError, place
 from diffexp.cli.sweep_summary import Outcomes
-from diffexp.io.files import try_locked, why_unwritable
-from diffexp.io.redact import without_secrets
+from diffexp.errors import UserError
+from diffexp.io.files import why_unwritable
 from diffexp.runs.directory import RunDirectory
-from diffexp.runs.liveness import beating, is_beating
-from diffexp.training.signals import Interrupted, Interruption, interruptible
+from diffexp.training.ranks import Leader, place
+
+if TYPE_CHECKING:
+    from diffexp.training.train import Job
 
 
 def main(argv: Sequence[str]) -> int:
@@ -34,9 +31,9 @@ def main(argv: Sequence[str]) -> int:
         print(f"diffexp train: error: {error}", file=sys.stderr)
         return 2
     if here.rank:
-        from diffexp.cli import worker as assist
+        from diffexp.cli import worker
 
-        return assist.main(argv, here)
+        return worker.main(argv, here)
     outcomes, leader, code = Outcomes(), Leader(here), 1
 
     def task(cfg: DictConfig) -> None:
@@ -57,42 +54,39 @@ def main(argv: Sequence[str]) -> int:
 
 def finished(cfg: DictConfig) -> str | None:
     """A line that says so if there is nothing left to do for this configuration, else None."""
-    directory = run_directory(cfg, chosen_files())
-    record = directory.record
-    images = int(cfg.trainer.max_steps) * int(cfg.training.batch_size)
-    if record.get("status") == "diverged":
-        return f"{directory.path} has diverged: nothing to do (it starts over once that folder is removed)"
-    if record.get("status") != "done" or (seen := record.get("images_seen", 0)) < images:
-        return None
-    longer = f" (it has seen {seen:,} images, more than the {images:,} that were asked for)" if seen > images else ""
-    return f"{directory.path} is done: nothing to do{longer}"
+    from diffexp.training.fit import finished
+
+    return finished(run_directory(cfg, chosen_files()), _images(cfg))
 
 
-def refuse_shorter(cfg: DictConfig, directory: RunDirectory) -> None:
-    """Refuse to end a run earlier than its checkpoint: it would be called done with the weights of another length.
+def _images(cfg: DictConfig) -> int:
+    return int(cfg.trainer.max_steps) * int(cfg.training.batch_size)
+
+
+def _require_longer(cfg: DictConfig, directory: RunDirectory) -> None:
+    """Refuse to end a run earlier than its checkpoint.
 
     Raises:
-        ValueError: It has trained more steps than `trainer.max_steps`.
+        UserError: It has trained more steps than `trainer.max_steps`.
     """
+    from diffexp.runs.state import images_seen
+    from diffexp.runs.study import Run
     from diffexp.training.checkpoints import read_checkpoint
+    from diffexp.training.train import too_short
 
-    steps = int(cfg.trainer.max_steps)
-    if directory.record.get("images_seen", 0) <= steps * int(cfg.training.batch_size):
+    run, steps = Run.at(directory.path), int(cfg.trainer.max_steps)
+    if run is None or (images_seen(run) or 0) <= _images(cfg) or not directory.checkpoint.exists():
         return
-    if directory.checkpoint.exists():
-        trained = int(read_checkpoint(directory.checkpoint, plain(cfg))["global_step"])
-        if trained > steps:
-            raise ValueError(
-                f"trainer.max_steps={steps}: {directory.path} has trained {trained:,} steps already, and no run goes "
-                f"back. Take {trained} or more, or another study=."
-            )
+    trained = int(read_checkpoint(directory.checkpoint, plain(cfg))["global_step"])
+    if trained > steps:
+        raise UserError(too_short(directory, steps, trained))
 
 
 def check(cfg: DictConfig) -> None:
-    """Refuse what cannot work, before any run of a sweep begins.
+    """Check one job before any run of a sweep begins.
 
     Raises:
-        ValueError, FileNotFoundError, ImportError: With one clear message.
+        UserError: It cannot work.
     """
     from diffexp.cli import build
     from diffexp.cli.feasibility import advice
@@ -104,154 +98,111 @@ def check(cfg: DictConfig) -> None:
     refuse_processes(cfg, place().world_size, HydraConfig.get().mode)
     refuse_unusable(cfg.logger)
     directory = run_directory(cfg, chosen)
-    directory.refuse_another(plain(cfg))
+    directory.require_same_config(plain(cfg))
     if finished(cfg):
         return
-    refuse_shorter(cfg, directory)
+    _require_longer(cfg, directory)
     if trouble := why_unwritable(directory.path):
-        raise ValueError(f"root={cfg.root}: {trouble}. Set root= to a folder that can be written.")
-    parts, where = build.problem(cfg, chosen), build.device(cfg)
+        raise UserError(f"root={cfg.root}: {trouble}. Set root= to a folder that can be written.")
+    parts, device = build.setup(cfg, chosen), build.device(cfg)
     parts.metric.refuse(parts.data)
     for line in advice(cfg, chosen, parts.objective, parts.schedule, parts.times):
         if line not in _advised:
             _advised.add(line)
             print(f"diffexp train: note: {line}", file=sys.stderr)
-    build.refuse_unbuildable(cfg, parts, where)
+    build.try_network(cfg, parts, device)
 
 
 def prepare(cfg: DictConfig) -> None:
     """Make what the runs of a sweep share, once every job has been checked: features and reference statistics.
 
     Raises:
-        ValueError, FileNotFoundError, ImportError: The metric cannot be had for this data.
+        UserError: The metric's features cannot be had for this data.
     """
     from diffexp.cli import build
 
     elsewhere = str(HydraConfig.get().launcher._target_).endswith(".SlurmLauncher")  # ours, and that of Hydra's plugin
     if not elsewhere and not finished(cfg):  # a node prepares for itself; a login node may be slow and have no GPU
-        build.prepared_metric(cfg, build.problem(cfg, chosen_files()), build.device(cfg))
+        build.prepared_metric(cfg, build.setup(cfg, chosen_files()), build.device(cfg))
 
 
 _advised: set[str] = set()  # a sweep says each thing once
 
 
 def train(cfg: DictConfig, leader: Leader, name: str | None = None) -> None:
-    """Train what `cfg` says, or finish it, or say that there is nothing to do.
+    """Train the run of this configuration, or go on with it, or say that there is nothing to do.
 
     Args:
         cfg: The configuration.
         leader: Of the run's processes.
-        name: Said before the training begins.
+        name: Printed before the training begins.
 
     Raises:
-        KeyboardInterrupt, SystemExit: It was told to stop; the record says "interrupted".
-        ToldError: It failed; the record says so, traceback.txt why, and so has been told.
+        KeyboardInterrupt, SystemExit: A signal ended it; the record says "interrupted".
+        ToldError: It failed; the record says so, traceback.txt why, and a message was printed.
     """
     from diffexp.cli.schema import refuse_processes
+    from diffexp.training.fit import train_alone
 
     refuse_processes(cfg, leader.place.world_size, HydraConfig.get().mode)  # not every sweeper has its jobs checked
-    directory = run_directory(cfg, chosen_files())
+    directory, reported = run_directory(cfg, chosen_files()), list[Exception]()
+
+    def on_failure(directory: RunDirectory, error: Exception) -> None:
+        reported.append(error)
+        _report_failure(directory, error)
+
+    def announce(line: str | None) -> None:
+        if line or name:
+            print(line or name, flush=True)
+
     try:
-        with try_locked(directory.path) as alone:
-            if not alone or _trained_elsewhere(directory):
-                print(f"{directory.path} is being trained by another process: left to it", flush=True)
-            elif line := finished(cfg):
-                print(line, flush=True)
-            else:
-                refuse_shorter(cfg, directory)
-                if name:
-                    print(name, flush=True)
-                with interruptible() as interruption, beating(directory.heartbeat_file):
-                    _train(cfg, directory, interruption, leader)
-    except OSError as error:
-        raise _told(directory, error) from error
-
-
-def _trained_elsewhere(directory: RunDirectory) -> bool:
-    """Whether another machine trains this run although the lock could be had: not every network file system locks."""
-    record = directory.record
-    if record.get("status") != "running" or record.get("host") in (None, platform.node()):
-        return False
-    return is_beating(directory.heartbeat_file)
-
-
-def _train(cfg: DictConfig, directory: RunDirectory, interruption: Interruption, leader: Leader) -> None:
-    import torch
-
-    from diffexp.cli import build
-    from diffexp.cli.fit import fit
-
-    parts, where = build.problem(cfg, chosen_files()), build.device(cfg)
-    _refuse_another_device(directory, where, build.precision(cfg, where))
-    name = torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu"
-    record = identity(cfg, chosen_files(), directory)
-    record |= {"status": "running", "error": None, "device": name, "precision": build.precision(cfg, where)}
-    record |= {"host": platform.node(), "pid": os.getpid(), "processes": leader.place.world_size}
-    leader.when_stuck = lambda error: _told(directory, error)
-    try:
-        directory.claim({"images_seen": 0, **directory.record, **record}, plain(cfg))
-        directory.traceback_file.unlink(missing_ok=True)
-        fit(cfg, parts, where, directory, interruption, leader)
-    except Interrupted as interrupted:
-        if lost := leader.lost():
-            raise _told(directory, lost) from lost
-        with contextlib.suppress(OSError):
-            directory.write_record(status="interrupted")
-        kept = "its last checkpoint" if interrupted.at_once else "exactly there"
-        print(f"{directory.path} was interrupted ({interrupted}); its command goes on from {kept}", flush=True)
-        raise
+        if not train_alone(lambda: _job(cfg, directory), directory, _images(cfg), leader, announce, on_failure):
+            print(f"{directory.path} is already being trained by another process: skipped", flush=True)
     except Exception as error:
-        told = _told(directory, leader.lost(patience=2.0) or error)
-        traceback.clear_frames(error.__traceback__)  # Hydra keeps the error, and it would keep the network
+        if not reported and isinstance(error, OSError):
+            on_failure(directory, error)
+        if not reported:
+            raise
         if cfg.fail_fast:
             raise SystemExit(1) from error
-        raise told from error
-    finally:
-        gc.collect()
-        if where.type == "cuda":
-            torch.cuda.empty_cache()
+        raise ToldError(str(error)) from error
 
 
-def _told(directory: RunDirectory, error: Exception) -> Exception:
-    """Record and tell that a run failed, at once, for a sweep goes on; what to raise then."""
-    lost = error if isinstance(error, LostProcessError) else None
-    mistake = str(lost) if lost else task_mistake(error) or _disk_trouble(directory, error)
-    trace = without_secrets(lost.traceback if lost else "".join(traceback.format_exception(error)))
-    said = without_secrets(" ".join((mistake or f"{type(error).__name__}: {error}").split())[:500])
-    with contextlib.suppress(OSError):  # the disk may be what failed
-        directory.traceback_file.write_text(trace, encoding="utf-8")
-        directory.write_record(status="failed", error=said)
-    lines = [f"{directory.path} failed: {said}", f"    again: {command()}"]
-    if lost or not mistake:
-        if HydraConfig.get().mode is RunMode.MULTIRUN:  # the next run is about to begin
-            lines.insert(1, f"    traceback: {directory.traceback_file}")
-        else:
-            lines.insert(0, trace.rstrip("\n"))
-    print("\n".join(lines), file=sys.stderr, flush=True)
-    return ToldError(said)
+def _job(cfg: DictConfig, directory: RunDirectory) -> "Job":
+    from diffexp.cli import build, loggers
+    from diffexp.training.describe import describe
+    from diffexp.training.train import Job
 
-
-def _disk_trouble(directory: RunDirectory, error: Exception) -> str | None:
-    """What to do where the disk takes no more; None for any other error."""
-    if not isinstance(error, OSError) or error.errno not in _DISK:
-        return None
-    return (
-        f"cannot write {error.filename or f'into {directory.path}'} ({error.strerror}). Nothing that was finished is "
-        "lost: when it can be written again, the command goes on from the last checkpoint."
+    _require_longer(cfg, directory)
+    chosen, device = chosen_files(), build.device(cfg)
+    parts = build.setup(cfg, chosen)
+    space = {"space_target": describe(parts.space, "objective.space") if parts.space else None}
+    return Job(
+        setup=parts,
+        config=plain(cfg),
+        directory=directory,
+        seed=int(cfg.seed),
+        max_steps=int(cfg.trainer.max_steps),
+        checkpoint_every=int(cfg.checkpoint.every_n_steps),
+        record={**identity(cfg, chosen, directory), **space},
+        device=device,
+        denoiser=build.take_denoiser(cfg, device),
+        metric=build.prepared_metric(cfg, parts, device),
+        open_loggers=functools.partial(loggers.opened, cfg.logger, config=plain(cfg)),
+        log_image=loggers.log_image,
     )
 
 
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
+def _report_failure(directory: RunDirectory, error: Exception) -> None:
+    """Record that a run failed and print why, at once, for a sweep goes on."""
+    from diffexp.training.failures import explained_failure, failure_text, failure_traceback, record_failure
+    from diffexp.training.ranks import LostProcessError
 
-
-def _refuse_another_device(directory: RunDirectory, where: object, precision: str) -> None:
-    """A run goes on where it began: other devices draw other numbers, other precisions round otherwise."""
-    record, kind = directory.record, str(where).partition(":")[0]
-    if not record.get("images_seen"):
-        return
-    began = "cpu" if record.get("device") == "cpu" else "cuda"
-    if (began, record.get("precision")) != (kind, precision):
-        raise ValueError(
-            f"{directory.path} was begun on {began} in precision {record.get('precision')} and cannot go on on {kind} "
-            f"in {precision}: it would see other noise. Set trainer.accelerator={began}, or take another study=."
-        )
+    record_failure(directory, error)
+    lines = [f"{directory.path} failed: {failure_text(error, directory.path)}", f"    again: {command()}"]
+    if isinstance(error, LostProcessError) or not explained_failure(error, directory.path):
+        if HydraConfig.get().mode is RunMode.MULTIRUN:  # the next run is about to begin
+            lines.insert(1, f"    traceback: {directory.traceback_file}")
+        else:
+            lines.insert(0, failure_traceback(error).rstrip("\n"))
+    print("\n".join(lines), file=sys.stderr, flush=True)

@@ -14,13 +14,14 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffexp.cli import build
-from diffexp.cli.fit import quiet, settings
 from diffexp.denoiser import Denoiser
 from diffexp.report.format import counted
 from diffexp.schedule import Schedule
 from diffexp.targets import Estimate
+from diffexp.training.devices import seeded
 from diffexp.training.module import DiffusionModule, StepLoader
+from diffexp.training.setup import Setup
+from diffexp.training.train import make_trainer, quiet
 
 #: Seconds that are timed, after the warm-up, and steps of the warm-up.
 _SECONDS, _WARM_UP = 2.0, 2
@@ -68,7 +69,7 @@ class Speed:
         return f"{counted(self.steps, 'step')}{of} timed ({self.device})"
 
 
-def workload(cfg: DictConfig, parts: build.Problem, denoiser: Denoiser) -> Workload:
+def workload(cfg: DictConfig, parts: Setup, denoiser: Denoiser) -> Workload:
     """What the run of this configuration will do."""
     steps, every, grids = int(cfg.trainer.max_steps), int(cfg.validation.every), cfg.sampling.every
     evaluations = _evaluations(parts)
@@ -84,7 +85,7 @@ def workload(cfg: DictConfig, parts: build.Problem, denoiser: Denoiser) -> Workl
     )
 
 
-def step_flops(denoiser: Denoiser, parts: build.Problem, batch_size: int) -> int:
+def step_flops(denoiser: Denoiser, parts: Setup, batch_size: int) -> int:
     """Of a forward and a backward pass over `batch_size` images; see `Workload`.
 
     Counted over two images, for all that is counted is in proportion to them.
@@ -101,7 +102,7 @@ def step_flops(denoiser: Denoiser, parts: build.Problem, batch_size: int) -> int
 
 def measured_speed(
     cfg: DictConfig,
-    parts: build.Problem,
+    parts: Setup,
     denoiser: Denoiser,
     where: torch.device,
     threads: int | None = None,
@@ -121,7 +122,7 @@ def device_name(where: torch.device) -> str:
     return torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu"
 
 
-def _measured(cfg: DictConfig, parts: build.Problem, denoiser: Denoiser, where: torch.device, seconds: float) -> Speed:
+def _measured(cfg: DictConfig, parts: Setup, denoiser: Denoiser, where: torch.device, seconds: float) -> Speed:
     batch = int(cfg.training.batch_size)
     began = time.perf_counter()
     _train(cfg, parts, denoiser, where, 1, 0.0, warm_up=0)
@@ -145,7 +146,7 @@ def _threads(number: int | None) -> Generator[None]:
 
 def _train(
     cfg: DictConfig,
-    parts: build.Problem,
+    parts: Setup,
     denoiser: Denoiser,
     where: torch.device,
     batch: int,
@@ -159,15 +160,15 @@ def _train(
         parts.times,
         parts.data.to(where),
         seed=cfg.seed,
-        optimizer=build.optimizer(cfg),
+        optimizer=parts.optimizer,
         batch_size=batch,
         warmup_steps=cfg.training.warmup_steps,
         ema_decay=cfg.training.ema_decay,
     )
     watch = _Stopwatch(where, seconds, warm_up)
     clip = cfg.trainer.get("gradient_clip_val")
-    with quiet(), build.seeded(0):
-        trainer: Any = pl.Trainer(max_epochs=1, gradient_clip_val=clip, callbacks=[watch], **settings(where))
+    with quiet(), seeded(0):
+        trainer = make_trainer(parts, where, max_epochs=1, gradient_clip_val=clip, callbacks=[watch])
         trainer.fit(module, datamodule=StepLoader(10_000))
     return watch.total / watch.steps, watch.steps
 
@@ -193,7 +194,7 @@ class _Stopwatch(pl.Callback):
 
 
 @torch.no_grad()
-def _answer_seconds(parts: build.Problem, denoiser: Denoiser, where: torch.device, batch: int, seconds: float) -> float:
+def _answer_seconds(parts: Setup, denoiser: Denoiser, where: torch.device, batch: int, seconds: float) -> float:
     """Seconds of an answer about one image, `batch` at a time."""
     denoiser = denoiser.to(where).eval()
     x = torch.zeros(batch, *parts.data.image_shape, device=where)
@@ -208,7 +209,7 @@ def _answer_seconds(parts: build.Problem, denoiser: Denoiser, where: torch.devic
     return (time.perf_counter() - began) / (asked * batch)
 
 
-def _evaluations(parts: build.Problem) -> int:
+def _evaluations(parts: Setup) -> int:
     """How often the sampler asks the network about one sample."""
     believes_in_nothing = _Nothing(parts.schedule)
     with warnings.catch_warnings():

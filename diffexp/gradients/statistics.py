@@ -35,10 +35,10 @@ from diffexp.denoiser import Denoiser
 from diffexp.draws import Draws
 from diffexp.io.progress import progress
 from diffexp.objective import Objective
+from diffexp.runs.metric_keys import BAND_EDGES
 from diffexp.schedule import Schedule
 from diffexp.shapes import Images, PerImage
 from diffexp.times import Times
-from diffexp.training.validation import BAND_EDGES
 
 Pool: TypeAlias = Float[Tensor, "images channel height width"]
 

@@ -23,6 +23,7 @@ from typing import Any, cast
 
 import yaml
 
+from diffexp.errors import UserError
 from diffexp.io import files
 from diffexp.io.jsonio import read_json, read_yaml, strict_json
 from diffexp.io.redact import without_secrets
@@ -97,7 +98,7 @@ class RunDirectory:
         config_hash: See `config_hash`.
 
     Raises:
-        ValueError: `study` is not a plain name, so the run would leave `root`.
+        UserError: `study` is not a plain name, so the run would leave `root`.
     """
 
     root: Path
@@ -108,7 +109,7 @@ class RunDirectory:
 
     def __post_init__(self) -> None:
         if self.study in ("", ".", "..") or re.search(r"[/\\\x00-\x1f\x7f]", self.study):
-            raise ValueError(
+            raise UserError(
                 f"study={self.study} is not a plain name: a study is one folder under root={self.root}. "
                 "Take for example study=which_target, and choose the place with root=."
             )
@@ -163,15 +164,15 @@ class RunDirectory:
         """What run.json says now; empty before the first `claim`."""
         return read_json(self.record_file) or {}
 
-    def claim(self, record: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    def open(self, record: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         """Make this directory the run's own, or take it up again.
 
         What an earlier start recorded and `record` does not mention (`created`, `final`) is kept.
 
         Raises:
-            ValueError: The directory holds another configuration; nothing has been touched then.
+            UserError: The directory holds another configuration; nothing has been touched then.
         """
-        self.refuse_another(config)
+        self.require_same_config(config)
         self.path.mkdir(parents=True, exist_ok=True)
         files.write_text(self.config_file, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
         self.write_record(**record)
@@ -181,7 +182,7 @@ class RunDirectory:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         before = self.record
         if not before and self.record_file.exists():
-            raise ValueError(f"{self.record_file} cannot be read, and is not overwritten. Move it away and try again.")
+            raise UserError(f"{self.record_file} cannot be read, and is not overwritten. Move it away and try again.")
         record = {"created": now, **before, **changes, "updated": now}
         files.write_text(self.record_file, without_secrets(strict_json(record, indent=2)) + "\n")
 
@@ -189,10 +190,10 @@ class RunDirectory:
         """Add one line to metrics.jsonl with a single write, so that a reader meets whole lines.
 
         Raises:
-            ValueError: `images_seen`, the axis of every curve, is missing.
+            UserError: `images_seen`, the axis of every curve, is missing.
         """
         if "images_seen" not in values:
-            raise ValueError(f"metrics without images_seen ({', '.join(values)}): add images_seen=<int>.")
+            raise UserError(f"metrics without images_seen ({', '.join(values)}): add images_seen=<int>.")
         line = f"{strict_json(values)}\n".encode()
         handle = os.open(self.metrics_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         try:
@@ -211,7 +212,7 @@ class RunDirectory:
             with self.metrics_file.open("rb") as file:
                 os.fsync(file.fileno())
 
-    def forget_metrics_after(self, size: int) -> int:
+    def truncate_metrics(self, size: int) -> int:
         """Drop what was added to metrics.jsonl since it had `size` bytes: a resumed run writes it again.
 
         Returns:
@@ -224,22 +225,22 @@ class RunDirectory:
             os.truncate(self.metrics_file, self.metrics_file.read_bytes().rfind(b"\n") + 1)
         return max(0, size - there)
 
-    def remove_parts(self) -> None:
+    def remove_partial_files(self) -> None:
         """Remove what writers that were killed left half written; for the one who holds the run's lock."""
         for part in self.path.rglob(".*.part"):
             part.unlink(missing_ok=True)
 
-    def refuse_another(self, config: Mapping[str, Any]) -> None:
+    def require_same_config(self, config: Mapping[str, Any]) -> None:
         """Raise if the directory holds a run of another configuration.
 
         Raises:
-            ValueError: It does; the message says in what the two differ.
+            UserError: It does; the message says in what the two differ.
         """
         if not self.config_file.exists():
             return
         there, here = identity(read_yaml(self.config_file)), identity(_as_read_back(config))
         if differs := differences(there, here):
-            raise ValueError(
+            raise UserError(
                 f"{self.path} belongs to another configuration ({differs}). Its config.yaml was edited by hand, or "
                 "two configurations share a hash. Take another study= or root=, or move that directory away."
             )

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from diffexp.io.files import is_locked
 from diffexp.io.jsonio import finite, parse_json
+from diffexp.runs.metric_keys import is_band
 from diffexp.runs.study import Run, read_study
 
 #: What a run can be, in the order of how much it asks for attention. "stopped": it says that it is running, and nobody
@@ -75,9 +76,10 @@ def study_states(study: Path) -> list[RunState]:
 
 def run_state(run: Run, now: float) -> RunState:
     """One run at the time `now`, in seconds since the epoch."""
-    state, trained = state_of(run, now), _readings(run)
-    seen, goal = run.number("images_seen"), run.number("max_images")
-    metrics = {key: value for key, value in run.final.items() if "/lam_" not in key}
+    state, lines = state_of(run, now), _last_lines(run)
+    trained = [line for line in lines if "train/loss" in line][-_READINGS:]
+    seen, goal = _images_seen(run, lines), run.number("max_images")
+    metrics = {key: value for key, value in run.final.items() if not is_band(key)}
     if trained and (loss := finite(trained[-1]["train/loss"])) is not None:
         metrics = {"train/loss": loss, **metrics}
     speed = finite(trained[-1].get("time/images_per_second")) if trained else None
@@ -151,8 +153,18 @@ def _touched(run: Run, name: str) -> float | None:
         return None
 
 
-def _readings(run: Run) -> list[dict[str, object]]:
-    """The last whole lines of metrics.jsonl that tell the training loss; the very last line may be half written."""
+def images_seen(run: Run) -> float | None:
+    """Images that the run has trained on: run.json says so at validations, metrics.jsonl at every line."""
+    return _images_seen(run, _last_lines(run))
+
+
+def _images_seen(run: Run, lines: Sequence[Mapping[str, object]]) -> float | None:
+    told = [run.number("images_seen"), finite(lines[-1]["images_seen"]) if lines else None]
+    return max((number for number in told if number is not None), default=None)
+
+
+def _last_lines(run: Run) -> list[dict[str, object]]:
+    """The last whole lines of metrics.jsonl; the very last line may be half written."""
     try:
         file = run.file("metrics.jsonl")
         if file is None:
@@ -163,9 +175,8 @@ def _readings(run: Run) -> list[dict[str, object]]:
             text = lines.read(_TAIL)
     except OSError:
         return []
-    told = [line for line in text.split(b"\n")[size > _TAIL :] if b'"train/loss"' in line]
-    parsed = map(parse_json, told[-_READINGS:])
-    return [line for line in parsed if line and "train/loss" in line and finite(line.get("images_seen")) is not None]
+    parsed = map(parse_json, text.split(b"\n")[size > _TAIL :])
+    return [line for line in parsed if line and finite(line.get("images_seen")) is not None]
 
 
 def _rate(trained: Sequence[Mapping[str, object]]) -> float | None:

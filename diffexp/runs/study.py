@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+from diffexp.errors import UserError
 from diffexp.io.jsonio import LARGEST_RECORD, finite, parse_json, read_json, read_yaml
 
 STATUSES = ("running", "done", "failed", "diverged", "interrupted")
@@ -111,11 +112,11 @@ class Run:
         """Where a new file of this run belongs.
 
         Raises:
-            ValueError: Its folder lies, through links, outside the study.
+            UserError: Its folder lies, through links, outside the study.
         """
         file = self.path / name
         if not file.parent.resolve().is_relative_to(self.path.parent.parent.resolve()):
-            raise ValueError(f"{file.parent} is a link out of the study, and is not followed. Say where with out=.")
+            raise UserError(f"{file.parent} is a link out of the study, and is not followed. Say where with out=.")
         return file
 
 
@@ -128,8 +129,8 @@ def find_study(study: str, root: Path) -> Path:
     """The folder of a study named by its path or by its name under `root`.
 
     Raises:
-        FileNotFoundError: There is no such folder; similar names and what is there are listed.
-        ValueError: The folder holds no runs.
+        UserError: There is no such folder; similar names and what is there are listed.
+        UserError: The folder holds no runs.
     """
     for folder in (Path(study).expanduser(), root / study):
         if folder.is_dir() and _holds_runs(folder):
@@ -143,11 +144,11 @@ def find_study(study: str, root: Path) -> Path:
                     advice = f"It is part of the study {above}: name that."
             if not inside and not advice.startswith("It is part"):
                 advice = f"{_under(root)} A study's runs are in <study>/<choices>-<hash>/seed=<N>/."
-            raise ValueError(f"{folder} holds no runs, so there is nothing to report. {advice}")
+            raise UserError(f"{folder} holds no runs, so there is nothing to report. {advice}")
     names = [child.name for child in _folders(root) if _holds_runs(child)]
     near = difflib.get_close_matches(study, names, n=3)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    raise FileNotFoundError(
+    raise UserError(
         f"there is no study {study}: neither a folder of that name nor {root / study}.{hint} {_under(root)}"
     )
 

@@ -1,4 +1,4 @@
-"""What happens beside training: the status line, validation, samples. All of it speaks through a Journal."""
+"""What happens beside training: the status line, validation, sample grids; all of it writes through a MetricsWriter."""
 
 import math
 import sys
@@ -30,53 +30,63 @@ class Diverged(Exception):
     """The loss is no longer a finite number."""
 
 
-class Journal:
-    """Where a run's numbers go: metrics.jsonl first, then every logger, on one axis and one cadence.
+class MetricsWriter:
+    """Writes a run's numbers: to metrics.jsonl first, then to every logger, on one axis and at one cadence.
 
     Attributes:
         final: The last finite value of every metric that is not a training metric.
+        images_seen: Images trained on at the last line.
     """
 
     def __init__(self, directory: RunDirectory, loggers: Sequence[Logger], log_image: LogImage) -> None:
         self.directory, self.loggers, self._log_image = directory, list(loggers), log_image
         self.final: dict[str, float] = dict(directory.record.get("final") or {})
+        self.images_seen: int = directory.record.get("images_seen") or 0
 
     def write(self, images_seen: int, metrics: Mapping[str, float]) -> None:
-        """One line of metrics at `images_seen`."""
+        """Add one line of metrics at `images_seen`."""
         line = {"images_seen": images_seen, **metrics}
         self.directory.append_metrics(line)
+        self.images_seen = images_seen
         self.final |= {
             key: value
             for key, value in metrics.items()
             if not key.startswith(("train/", "time/")) and math.isfinite(value)
         }
-        self.directory.write_record(images_seen=images_seen, final=self.final)
-        self._tell(lambda logger: logger.log_metrics(line, images_seen))
+        self._for_each_logger(lambda logger: logger.log_metrics(line, images_seen))
+
+    def record(self, **changes: object) -> None:
+        """Bring run.json up to date with what was written, and with these entries."""
+        self.directory.write_record(images_seen=self.images_seen, final=self.final, **changes)
 
     def picture(self, images_seen: int, key: str, path: str) -> None:
         """Show the picture at `path` in every logger that takes pictures."""
-        self._tell(lambda logger: self._log_image(logger, key, path, images_seen))
+        self._for_each_logger(lambda logger: self._log_image(logger, key, path, images_seen))
 
-    def _tell(self, what: Callable[[Logger], None]) -> None:
-        """A logger that fails is told no more; it is a view, and costs no run."""
+    def _for_each_logger(self, call: Callable[[Logger], None]) -> None:
+        """Drops a logger that fails: it is a view, and costs no run."""
         for logger in list(self.loggers):
             try:
-                what(logger)
+                call(logger)
             except Exception as error:
                 self.loggers.remove(logger)
-                said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-                print(f"{type(logger).__name__} failed and is left out from here on: {said}", file=sys.stderr)
+                text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+                print(f"{type(logger).__name__} failed and is left out from here on: {text}", file=sys.stderr)
 
 
-class Watch(pl.Callback):
+def no_images(logger: Logger, key: str, path: str, images_seen: int) -> None:
+    """Shows no picture."""
+
+
+class ProgressMonitor(pl.Callback):
     """Every `every` steps: the mean loss, whether it is finite, the speed; a bar at a terminal, else a status line.
 
     Raises:
         Diverged: The loss stopped being finite.
     """
 
-    def __init__(self, journal: Journal, name: str, every: int, status_every: float = 10.0) -> None:
-        self.journal, self.name, self.every, self.status_every = journal, name, every, status_every
+    def __init__(self, writer: MetricsWriter, name: str, every: int, status_every: float = 10.0) -> None:
+        self.writer, self.name, self.every, self.status_every = writer, name, every, status_every
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -87,7 +97,7 @@ class Watch(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Training goes on."""
+        """Time the step."""
         self._since = time.monotonic()
 
     def on_train_batch_end(
@@ -105,7 +115,7 @@ class Watch(pl.Callback):
         speed = (step - self._last) * module.batch_size / max(self._busy + now - asked, 1e-9)
         self._last, self._busy = step, 0.0
         images_seen = step * module.batch_size
-        self.journal.write(
+        self.writer.write(
             images_seen,
             {"train/loss": loss, "time/images_per_second": speed, "time/elapsed": now - self._began},
         )
@@ -129,20 +139,20 @@ class Watch(pl.Callback):
 
 
 class Validate(pl.Callback):
-    """Belief errors every `every` steps, the untrained network's included; those at the end are `judge`'s.
+    """Prediction errors every `every` steps, before the first one too; see also `final_evaluation`.
 
     Args:
-        journal: Takes them.
-        held: Measures them.
+        writer: Where they go.
+        held: The held-out draws.
         every: Steps.
         measured: Called with the averaged network, the step and what was measured.
     """
 
-    def __init__(self, journal: Journal, held: HeldOut, every: int, measured: Measured) -> None:
-        self.journal, self.held, self.every, self.measured = journal, held, every, measured
+    def __init__(self, writer: MetricsWriter, held: HeldOut, every: int, measured: Measured) -> None:
+        self.writer, self.held, self.every, self.measured = writer, held, every, measured
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """What the network believes before training, or where it was interrupted before it could be asked."""
+        """Validate before training, or where an interruption came before the validation."""
         self._when_time(trainer, pl_module)
 
     def on_train_batch_end(
@@ -156,21 +166,22 @@ class Validate(pl.Callback):
             self.measure(cast(DiffusionModule, pl_module), trainer.global_step)
 
     def measure(self, module: DiffusionModule, step: int) -> dict[str, float]:
-        """What is measured at this step, once it is told."""
+        """Measure the averaged network at this step, and write it down."""
         found = self.held.measure(module.averaged)
-        self.journal.write(step * module.batch_size, found)
+        self.writer.write(step * module.batch_size, found)
+        self.writer.record()
         self.measured(module.ema.network, step, found)
         return found
 
 
-class Sample(pl.Callback):
-    """A grid of samples every `every` steps; the one at the end is `judge`'s."""
+class SampleGrids(pl.Callback):
+    """A grid of samples every `every` steps; the one at the end is `final_evaluation`'s."""
 
-    def __init__(self, journal: Journal, samples: Callable[[], Samples], grid: int, every: int) -> None:
-        self.journal, self.samples, self.grid, self.every = journal, samples, grid, every
+    def __init__(self, writer: MetricsWriter, samples: Callable[[], Samples], grid: int, every: int) -> None:
+        self.writer, self.samples, self.grid, self.every = writer, samples, grid, every
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The grid that an interruption has left out."""
+        """Draw the grid that an interruption left out."""
         self._when_time(trainer, pl_module)
 
     def on_train_batch_end(
@@ -183,20 +194,22 @@ class Sample(pl.Callback):
         step = trainer.global_step
         if step and step % self.every == 0 and step != trainer.max_steps:
             images_seen = step * cast(DiffusionModule, pl_module).batch_size
-            path = self.journal.directory.samples / f"{images_seen:012d}.png"
+            path = self.writer.directory.samples / f"{images_seen:012d}.png"
             save_grid(self.samples()(0, self.grid), path)
-            self.journal.picture(images_seen, "samples", str(path))
+            self.writer.picture(images_seen, "samples", str(path))
 
 
-def judge(journal: Journal, samples: Samples, metric: PreparedMetric, grid: int, images_seen: int) -> None:
+def final_evaluation(
+    writer: MetricsWriter, samples: Samples, metric: PreparedMetric, grid: int, images_seen: int
+) -> None:
     """The last grid, as it is and without clipping, and the sample metrics."""
-    path = journal.directory.samples / "final.png"
+    path = writer.directory.samples / "final.png"
     save_grid(samples(0, grid), path)
-    journal.picture(images_seen, "samples", str(path))
+    writer.picture(images_seen, "samples", str(path))
     if samples.sampler.clip:
         save_grid(samples.unclipped()(0, grid), path.with_name("final_unclipped.png"))
     if found := metric(samples):
-        journal.write(images_seen, found)
+        writer.write(images_seen, found)
 
 
 def _memory(device: torch.device) -> str:

@@ -9,6 +9,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import nn
 
+from diffexp.errors import UserError
 from diffexp.io.files import replacing
 from diffexp.runs.directory import RunDirectory, differences, identity
 from diffexp.training.callbacks import Diverged
@@ -109,39 +110,39 @@ def read_checkpoint(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         config: The configuration that it must belong to.
 
     Raises:
-        ValueError: It cannot be read, or belongs to another configuration.
+        UserError: It cannot be read, or belongs to another configuration.
     """
     try:
         checkpoint = cast(dict[str, Any], torch.load(path, map_location="cpu", weights_only=True))
         written, theirs = checkpoint["diffexp"].get("format"), identity(checkpoint["diffexp"]["config"])
     except Exception as error:
         why = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-        raise ValueError(
+        raise UserError(
             f"{path} cannot be read as a checkpoint ({path.stat().st_size:,} bytes; {why}). Move it away, and the "
             "run's command starts over."
         ) from error
     if differs := differences(theirs, identity(config)):
-        raise ValueError(
+        raise UserError(
             f"{path} is a checkpoint of another configuration: it differs in {differs}. Put the run's own "
             "checkpoint back, or move this one away and start over."
         )
     if written != FORMAT:
-        raise ValueError(
+        raise UserError(
             f"{path} was written by another version of diffexp (checkpoints of format {written}; this one writes "
             f"{FORMAT}). Go on with that version, or move the checkpoint away and start over."
         )
     return checkpoint
 
 
-def refuse_other_weights(path: Path, checkpoint: Mapping[str, Any], module: nn.Module) -> None:
+def require_same_weights(path: Path, checkpoint: Mapping[str, Any], module: nn.Module) -> None:
     """Raise if the checkpoint's weights are not those of the module, by name and shape.
 
     Raises:
-        ValueError: The code has changed since.
+        UserError: The code has changed since.
     """
     there, here = ({k: tuple(v.shape) for k, v in d.items()} for d in (checkpoint["state_dict"], module.state_dict()))
     if differs := sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key)):
-        raise ValueError(
+        raise UserError(
             f"{path} was written by another version of the network: {len(differs)} of its weights are named or shaped "
             f"otherwise now, first {differs[0]}. Go on with that version, or move the checkpoint away and start over."
         )

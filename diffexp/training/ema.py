@@ -7,6 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from diffexp.errors import UserError
+
 
 class Ema(nn.Module):
     """A copy of a network whose weights follow the network's own, slowly.
@@ -23,7 +25,7 @@ class Ema(nn.Module):
     def __init__(self, network: nn.Module, decay: float) -> None:
         super().__init__()
         if not 0 <= decay < 1:
-            raise ValueError(f"training.ema_decay={decay}: needs 0 <= decay < 1, for example 0.999.")
+            raise UserError(f"training.ema_decay={decay}: needs 0 <= decay < 1, for example 0.999.")
         self.decay = decay
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
         self._mine: list[Tensor] = list(self.network.parameters())

@@ -20,11 +20,11 @@ from diffexp.draws import Draws
 from diffexp.likelihood.bound import HeldOutBound, Variance
 from diffexp.objective import Objective
 from diffexp.oracle import Reference
+from diffexp.runs.metric_keys import BAND_EDGES, band_key
 from diffexp.schedule import Schedule
 from diffexp.targets import V
 from diffexp.times import Times, Uniform
 
-BAND_EDGES = tuple(range(-20, 22, 2))
 _SEED = 20_240_229  # of the validation draws: one for all runs, whatever their own seed
 
 
@@ -123,5 +123,5 @@ def _per_band(name: str, values: Tensor, log_snr: Tensor) -> dict[str, float]:
     for low, high in itertools.pairwise(BAND_EDGES):
         inside = (log_snr >= low) & (log_snr < high)
         if inside.any():
-            bands[f"{name}/lam_{low}_{high}"] = values[inside].mean().item()
+            bands[band_key(name, low, high)] = values[inside].mean().item()
     return bands

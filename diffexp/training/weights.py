@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from diffexp.errors import UserError
 from diffexp.io.files import replacing
 from diffexp.io.jsonio import strict_json
 from diffexp.runs.directory import differences, identity
@@ -44,7 +45,7 @@ class Weights:
         """Those at `path`, on the CPU.
 
         Raises:
-            ValueError: They cannot be read, or belong to another configuration.
+            UserError: They cannot be read, or belong to another configuration.
         """
         try:
             opened: Any = safe_open(path, framework="pt")
@@ -55,9 +56,9 @@ class Weights:
             theirs, weights = said["config"], cls(tensors, int(said["step"]), float(said["value"]))
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             why = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-            raise ValueError(f"{path} cannot be read as weights of a run ({why}). Move it away.") from error
+            raise UserError(f"{path} cannot be read as weights of a run ({why}). Move it away.") from error
         if differs := differences(theirs, json.loads(strict_json(identity(config)))):
-            raise ValueError(f"{path} holds weights of another configuration ({differs}). Move it away.")
+            raise UserError(f"{path} holds weights of another configuration ({differs}). Move it away.")
         return weights
 
 
@@ -68,7 +69,7 @@ class BestWeights:
     the same.
 
     Raises:
-        ValueError: What is there is not this run's.
+        UserError: What is there is not this run's.
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:

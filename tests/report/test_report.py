@@ -148,7 +148,7 @@ def test_two_settings_of_one_target_are_told_apart(tmp_path: Path) -> None:
         config = {"target": {"_target_": "StepNoise", "steps": steps}}
         for target, settings in (("step_noise", config), ("x0", {"target": {"_target_": "X0"}})):
             directory = RunDirectory(tmp_path, "s", (target, str(steps)), f"{steps:08x}", 0)
-            directory.claim({"target": target, "status": "done", "final": {"val/belief_eps": 0.1}}, settings)
+            directory.open({"target": target, "status": "done", "final": {"val/belief_eps": 0.1}}, settings)
     labels = [row.label for row in summarise(tmp_path / "s").rows]
     assert labels[:2] == ["step_noise, steps 10", "step_noise, steps 20"]
     assert len(set(labels)) == 4

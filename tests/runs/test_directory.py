@@ -93,17 +93,17 @@ def test_another_configuration_is_refused_by_naming_the_difference_and_nothing_i
     tmp_path: Path,
 ) -> None:
     run = directory(tmp_path)
-    run.claim({"status": "done"}, CONFIG)
+    run.open({"status": "done"}, CONFIG)
     before = {path: path.read_bytes() for path in run.path.iterdir()}
     with pytest.raises(ValueError, match=r"another configuration \(optimizer.lr: 0.0001 there, something else now\)"):
-        run.claim({"status": "running"}, changed("optimizer.lr"))
+        run.open({"status": "running"}, changed("optimizer.lr"))
     assert {path: path.read_bytes() for path in run.path.iterdir()} == before
 
 
 def test_a_run_that_is_extended_keeps_its_past(tmp_path: Path) -> None:
     run = directory(tmp_path)
-    run.claim({"status": "done", "created": "2026-01-01T00:00:00+00:00", "final": {"val/loss": 1.0}}, CONFIG)
-    run.claim({"status": "running"}, changed("trainer.max_steps"))
+    run.open({"status": "done", "created": "2026-01-01T00:00:00+00:00", "final": {"val/loss": 1.0}}, CONFIG)
+    run.open({"status": "running"}, changed("trainer.max_steps"))
     assert run.record["created"] == "2026-01-01T00:00:00+00:00"
     assert run.record["final"] == {"val/loss": 1.0}
     assert run.record["status"] == "running"
@@ -118,13 +118,13 @@ def test_a_configuration_with_tuples_and_small_floats_is_its_own_after_reading_b
         "none": None,
     }
     run = RunDirectory(tmp_path, "s", ("x0",), config_hash(config), 0)
-    run.claim({}, config)
-    run.claim({}, config)
+    run.open({}, config)
+    run.open({}, config)
 
 
 def test_a_record_that_cannot_be_written_leaves_the_old_one_and_no_litter(tmp_path: Path) -> None:
     run = directory(tmp_path)
-    run.claim({"status": "running"}, CONFIG)
+    run.open({"status": "running"}, CONFIG)
     with pytest.raises(TypeError, match="no JSON value"):
         run.write_record(status=object())
     assert run.record["status"] == "running"
@@ -133,7 +133,7 @@ def test_a_record_that_cannot_be_written_leaves_the_old_one_and_no_litter(tmp_pa
 
 def test_a_reader_never_meets_half_a_record(tmp_path: Path) -> None:
     run = directory(tmp_path)
-    run.claim({"note": ""}, CONFIG)
+    run.open({"note": ""}, CONFIG)
     stop = threading.Event()
 
     def write() -> None:
@@ -153,7 +153,7 @@ def test_a_reader_never_meets_half_a_record(tmp_path: Path) -> None:
 
 def test_numbers_that_are_not_finite_are_written_as_null(tmp_path: Path) -> None:
     run = directory(tmp_path)
-    run.claim({"final": {"val/loss": float("inf")}}, CONFIG)
+    run.open({"final": {"val/loss": float("inf")}}, CONFIG)
     run.append_metrics({"images_seen": 1, "train/loss": float("nan"), "time/elapsed": 2.5})
     assert json.loads(run.record_file.read_text())["final"] == {"val/loss": None}
     assert run.metrics_file.read_text() == '{"images_seen": 1, "train/loss": null, "time/elapsed": 2.5}\n'
@@ -161,13 +161,13 @@ def test_numbers_that_are_not_finite_are_written_as_null(tmp_path: Path) -> None
 
 def test_a_resumed_run_forgets_the_lines_since_its_checkpoint_the_half_written_one_too(tmp_path: Path) -> None:
     run = directory(tmp_path)
-    run.claim({}, CONFIG)
+    run.open({}, CONFIG)
     run.append_metrics({"images_seen": 1, "train/loss": 4.0})
     size = run.metrics_size()
     run.append_metrics({"images_seen": 1, "val/loss": 3.0})  # of the same step, but after its checkpoint
     with run.metrics_file.open("a") as file:
         file.write('{"images_seen": 2, "train/lo')
-    run.forget_metrics_after(size)
+    run.truncate_metrics(size)
     run.append_metrics({"images_seen": 3, "train/loss": 2.0})
     assert [json.loads(line) for line in run.metrics_file.read_text().splitlines()] == [
         {"images_seen": 1, "train/loss": 4.0},
@@ -177,14 +177,14 @@ def test_a_resumed_run_forgets_the_lines_since_its_checkpoint_the_half_written_o
 
 def test_metrics_need_the_axis_of_all_curves(tmp_path: Path) -> None:
     run = directory(tmp_path)
-    run.claim({}, CONFIG)
+    run.open({}, CONFIG)
     with pytest.raises(ValueError, match="without images_seen"):
         run.append_metrics({"train/loss": 1.0})
 
 
 def test_what_was_written_last_wins_and_what_is_no_line_is_passed_over(tmp_path: Path) -> None:
     run = directory(tmp_path)
-    run.claim({}, CONFIG)
+    run.open({}, CONFIG)
     lines = [
         '{"images_seen": 128, "train/loss": 4.0, "val/loss": 9.0}',
         '{"images_seen": 256, "train/loss": NaN}',

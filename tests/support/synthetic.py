@@ -127,7 +127,7 @@ def write_run(
                              "times": [1 / len(weight)] * len(weight)},
         "final": final if status in ("done", "diverged") else {},
     }  # fmt: skip
-    directory.claim(record | changes, config)
+    directory.open(record | changes, config)
     with directory.metrics_file.open("a") as file:
         file.writelines(f"{strict_json(line)}\n" for line in metrics)
     if images and status == "done":

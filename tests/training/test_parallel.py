@@ -16,9 +16,9 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from diffexp.cli.main import main
-from diffexp.cli.ranks import Place, place
 from diffexp.cli.schema import refuse_processes
 from diffexp.runs.study import Run, read_study
+from diffexp.training.ranks import Place, place
 
 BATCH = 8
 SETTINGS = (

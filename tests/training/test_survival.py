@@ -29,7 +29,7 @@ from diffexp.io.files import is_locked, try_locked, why_unwritable
 from diffexp.runs.directory import RunDirectory
 from diffexp.runs.liveness import beating, is_beating
 from diffexp.runs.study import Run, read_study
-from diffexp.training.callbacks import Journal
+from diffexp.training.callbacks import MetricsWriter
 from diffexp.training.signals import Interrupted, interruptible
 from diffexp.training.weights import BEST_METRIC, BestWeights, Weights
 
@@ -335,8 +335,8 @@ def test_a_logger_that_fails_is_told_no_more_and_costs_nothing(
         def log_hyperparams(self, *args: Any, **kwargs: Any) -> None: ...
 
     directory = RunDirectory(tmp_path, "s", ("x0",), "0" * 8, 0)
-    directory.claim({"status": "running"}, {})
-    journal = Journal(directory, [Failing()], lambda *_: None)
+    directory.open({"status": "running"}, {})
+    journal = MetricsWriter(directory, [Failing()], lambda *_: None)
     for images_seen in (1, 2, 3):
         journal.write(images_seen, {"val/loss": 1.0})
     assert capsys.readouterr().err.count("Failing failed and is left out from here on") == 1
