@@ -15,7 +15,7 @@ from diffexp.cli.sweep_summary import Outcomes
 from diffexp.errors import UserError
 from diffexp.io.files import why_unwritable
 from diffexp.runs.directory import RunDirectory
-from diffexp.training.ranks import Leader, place
+from diffexp.training.distributed import Group, World
 
 if TYPE_CHECKING:
     from diffexp.training.train import Job
@@ -26,20 +26,20 @@ def main(argv: Sequence[str]) -> int:
     from diffexp.cli.hydra_app import run_hydra_app
 
     try:
-        here = place()
-    except ValueError as error:
+        world = World.from_environ()
+    except UserError as error:
         print(f"diffexp train: error: {error}", file=sys.stderr)
         return 2
-    if here.rank:
+    if world.rank:
         from diffexp.cli import worker
 
-        return worker.main(argv, here)
-    outcomes, leader, code = Outcomes(), Leader(here), 1
+        return worker.main(argv, world)
+    outcomes, group, code = Outcomes(), Group(world), 1
 
     def task(cfg: DictConfig) -> None:
         sweep = outcomes.expected and HydraConfig.get().mode is RunMode.MULTIRUN
         try:
-            train(cfg, leader, outcomes.name(HydraConfig.get().job.num) if sweep else None)
+            train(cfg, group, outcomes.name(HydraConfig.get().job.num) if sweep else None)
         except ToldError:
             if not outcomes.expected:  # a sweeper that finds its jobs as it goes has to hear of it
                 raise
@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
         code = run_hydra_app(task, "train", argv, check, prepare, lambda cfg: outcomes.expect(cfg, chosen_files()))
     finally:
         outcomes.tell()
-        leader.end(code)
+        group.end(code)
     return code or int(outcomes.failed)
 
 
@@ -95,7 +95,7 @@ def check(cfg: DictConfig) -> None:
 
     chosen = chosen_files()
     refuse_settings(cfg)
-    refuse_processes(cfg, place().world_size, HydraConfig.get().mode)
+    refuse_processes(cfg, World.from_environ().size, HydraConfig.get().mode)
     refuse_unusable(cfg.logger)
     directory = run_directory(cfg, chosen)
     directory.require_same_config(plain(cfg))
@@ -129,12 +129,12 @@ def prepare(cfg: DictConfig) -> None:
 _advised: set[str] = set()  # a sweep says each thing once
 
 
-def train(cfg: DictConfig, leader: Leader, name: str | None = None) -> None:
+def train(cfg: DictConfig, group: Group, name: str | None = None) -> None:
     """Train the run of this configuration, or go on with it, or say that there is nothing to do.
 
     Args:
         cfg: The configuration.
-        leader: Of the run's processes.
+        group: Of the run's processes.
         name: Printed before the training begins.
 
     Raises:
@@ -144,7 +144,7 @@ def train(cfg: DictConfig, leader: Leader, name: str | None = None) -> None:
     from diffexp.cli.schema import refuse_processes
     from diffexp.training.fit import train_alone
 
-    refuse_processes(cfg, leader.place.world_size, HydraConfig.get().mode)  # not every sweeper has its jobs checked
+    refuse_processes(cfg, group.world.size, HydraConfig.get().mode)  # not every sweeper has its jobs checked
     directory, reported = run_directory(cfg, chosen_files()), list[Exception]()
 
     def on_failure(directory: RunDirectory, error: Exception) -> None:
@@ -156,7 +156,7 @@ def train(cfg: DictConfig, leader: Leader, name: str | None = None) -> None:
             print(line or name, flush=True)
 
     try:
-        if not train_alone(lambda: _job(cfg, directory), directory, _images(cfg), leader, announce, on_failure):
+        if not train_alone(lambda: _job(cfg, directory), directory, _images(cfg), group, announce, on_failure):
             print(f"{directory.path} is already being trained by another process: skipped", flush=True)
     except Exception as error:
         if not reported and isinstance(error, OSError):
@@ -195,8 +195,8 @@ def _job(cfg: DictConfig, directory: RunDirectory) -> "Job":
 
 def _report_failure(directory: RunDirectory, error: Exception) -> None:
     """Record that a run failed and print why, at once, for a sweep goes on."""
+    from diffexp.training.distributed import LostProcessError
     from diffexp.training.failures import explained_failure, failure_text, failure_traceback, record_failure
-    from diffexp.training.ranks import LostProcessError
 
     record_failure(directory, error)
     lines = [f"{directory.path} failed: {failure_text(error, directory.path)}", f"    again: {command()}"]

@@ -1,6 +1,5 @@
 """What every rank but 0 does: its share of each step of the run that rank 0 trains."""
 
-import traceback
 from collections.abc import Sequence
 
 from omegaconf import DictConfig
@@ -10,43 +9,41 @@ from diffexp.cli.hydra_app import run_hydra_app
 from diffexp.cli.identity import chosen_files, plain, run_directory
 from diffexp.training.checkpoints import read_checkpoint
 from diffexp.training.devices import seeded
+from diffexp.training.distributed import Group, World, silent_worker
 from diffexp.training.module import StepLoader
-from diffexp.training.parallel import Share
-from diffexp.training.ranks import Follower, Place, silent
 from diffexp.training.train import make_trainer, quiet
 
 
-def main(argv: Sequence[str], here: Place) -> int:
+def main(argv: Sequence[str], world: World) -> int:
     """Work until rank 0 ends the run; rank 0 reports what goes wrong."""
-    follower = Follower(here)
+    group = Group(world)
 
     def task(cfg: DictConfig) -> None:
         try:
-            work(cfg, follower)
+            work(cfg, group, group.wait_for_begin())
         except Exception as error:
-            follower.fail(f"failed: {type(error).__name__}: {error}", traceback.format_exc())
+            group.fail(error)
 
-    with silent():
+    with silent_worker():
+        group.wait_for_begin()
         return run_hydra_app(task, "train", argv)
 
 
-def work(cfg: DictConfig, follower: Follower) -> None:
-    """Train beside rank 0; nothing is written."""
+def work(cfg: DictConfig, group: Group, begun: int) -> None:
+    """Train beside rank 0 from step `begun`; nothing is written."""
     device = build.device(cfg)
     parts = build.setup(cfg, chosen_files()).to(device)
-    directory = run_directory(cfg, chosen_files())
-    if follower.begun:
-        step = read_checkpoint(directory.checkpoint, plain(cfg))["global_step"]
-        if step != follower.begun:
-            raise ValueError(
-                f"{directory.checkpoint} is of step {follower.begun} on the machine of rank 0 and of step {step} here: "
-                "the network file system is late. Type the command again."
+    checkpoint = run_directory(cfg, chosen_files()).checkpoint
+    if begun:
+        step = read_checkpoint(checkpoint, plain(cfg))["global_step"]
+        if step != begun:
+            raise RuntimeError(
+                f"{checkpoint} is of step {begun} on the machine of rank 0 and of step {step} here: the network file "
+                "system is late. Type the command again."
             )
-    share = Share(follower.place.rank, follower.place.world_size)
-    module = parts.module(parts.denoiser(int(cfg.seed), device), int(cfg.seed), share)
+    module = parts.module(parts.denoiser(int(cfg.seed), device), int(cfg.seed), group.world)
     with quiet(), seeded(0):
         trainer = make_trainer(parts, device, max_steps=int(cfg.trainer.max_steps))
-        follower.join_group(device.type)
-        ckpt_path = str(directory.checkpoint) if follower.begun else None
-        trainer.fit(module, datamodule=StepLoader(int(cfg.trainer.max_steps)), ckpt_path=ckpt_path)
-    follower.wait_for_end()
+        group.join(device.type)
+        trainer.fit(module, datamodule=StepLoader(trainer.max_steps), ckpt_path=str(checkpoint) if begun else None)
+    group.wait_for_end()

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 
 from diffexp.errors import UserError
-from diffexp.training.ranks import place
+from diffexp.training.distributed import World
 
 
 def find_device(accelerator: str = "auto") -> torch.device:
@@ -22,8 +22,8 @@ def find_device(accelerator: str = "auto") -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise UserError(f"trainer.accelerator={accelerator}: torch sees no GPU. Set trainer.accelerator=cpu.")
-    here, gpus = place(), torch.cuda.device_count()
-    if here.world_size > 1 and gpus > 1:  # a scheduler may show each process its own GPU alone
+    here, gpus = World.from_environ(), torch.cuda.device_count()
+    if here.size > 1 and gpus > 1:  # a scheduler may show each process its own GPU alone
         if here.local_size > gpus:
             raise UserError(
                 f"{here.local_size} processes on this machine, but torch sees {gpus} GPUs: start one process per GPU."

@@ -8,7 +8,7 @@ from pathlib import Path
 from diffexp.errors import UserError
 from diffexp.io.redact import without_secrets
 from diffexp.runs.directory import RunDirectory
-from diffexp.training.ranks import LostProcessError
+from diffexp.training.distributed import LostProcessError
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
 

@@ -20,8 +20,8 @@ from diffexp.targets import Target
 from diffexp.training.callbacks import no_images
 from diffexp.training.describe import describe
 from diffexp.training.devices import find_device
+from diffexp.training.distributed import Group, World
 from diffexp.training.failures import record_failure
-from diffexp.training.ranks import Leader, Place
 from diffexp.training.setup import MakeNetwork, Setup
 from diffexp.training.signals import interruptible
 from diffexp.training.train import Job, LogImage, OpenLoggers, no_loggers, train
@@ -103,7 +103,7 @@ def fit(
         open_loggers=open_loggers,
         log_image=log_image,
     )
-    if not train_alone(lambda: job, directory, max_steps * setup.training.batch_size, Leader(Place())):
+    if not train_alone(lambda: job, directory, max_steps * setup.training.batch_size, Group(World())):
         raise UserError(f"{directory.path} is being trained by another process.")
     run = Run.at(directory.path)
     assert run is not None
@@ -114,7 +114,7 @@ def train_alone(
     make_job: Callable[[], Job],
     directory: RunDirectory,
     images: int,
-    leader: Leader,
+    group: Group,
     announce: Callable[[str | None], object] = lambda line: None,
     on_failure: Callable[[RunDirectory, Exception], object] = record_failure,
 ) -> bool:
@@ -124,7 +124,7 @@ def train_alone(
         make_job: Called once the run's lock is held and there is something to do.
         directory: The run's.
         images: Images to be seen in all.
-        leader: Of the run's processes.
+        group: Of the run's processes.
         announce: Called with a line that says why there is nothing to do, or with None before training.
         on_failure: See `train`.
 
@@ -139,7 +139,7 @@ def train_alone(
             return True
         announce(None)
         with interruptible() as interruption, beating(directory.heartbeat_file):
-            train(make_job(), interruption, leader, on_failure)
+            train(make_job(), interruption, group, on_failure)
     return True
 
 

@@ -13,8 +13,8 @@ from diffexp.denoiser import Denoiser
 from diffexp.draws import Draws, stream_key
 from diffexp.objective import Objective
 from diffexp.times import Times
+from diffexp.training.distributed import World
 from diffexp.training.ema import Ema
-from diffexp.training.parallel import Share
 
 MakeOptimizer: TypeAlias = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -34,7 +34,7 @@ class DiffusionModule(pl.LightningModule):
         ema_decay: See `Ema`.
         loss_scale: The optimised loss is the logged one divided by this, so that gradient clipping and Adam's
             epsilon treat targets alike whatever their units.
-        share: Which images of each batch are this process's. Every process makes the draws of the whole batch and
+        world: Which images of each batch are this process's. Every process makes the draws of the whole batch and
             takes its own, so that they are those of a run on one device.
     """
 
@@ -50,13 +50,13 @@ class DiffusionModule(pl.LightningModule):
         warmup_steps: int,
         ema_decay: float,
         loss_scale: float = 1.0,
-        share: Share | None = None,
+        world: World | None = None,
     ) -> None:
         super().__init__()
         self.denoiser, self.objective, self.times, self.data = denoiser, objective, times, data
         self.draws = Draws(seed, data.device)
         self.make_optimizer, self.batch_size, self.warmup_steps = optimizer, batch_size, warmup_steps
-        self.loss_scale, self.share = loss_scale, share or Share()
+        self.loss_scale, self.world = loss_scale, world or World()
         self._learner = [denoiser]  # in a list, so that what wraps the network is no part of a checkpoint
         self.ema = Ema(denoiser.network, ema_decay)
         self.losses = torch.zeros((), dtype=torch.float64)  # of the steps since it was last read, on the device
@@ -69,7 +69,7 @@ class DiffusionModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """The network is on its device and has its weights."""
-        network = self.share.averaging(self.denoiser.network)
+        network = self.world.averaging(self.denoiser.network)
         self._learner = [Denoiser(network, self.denoiser.schedule, self.denoiser.target, self.denoiser.autocast)]
 
     def on_train_end(self) -> None:
@@ -79,15 +79,15 @@ class DiffusionModule(pl.LightningModule):
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """One step; which one is all that the loader has to say."""
         step, schedule = self.global_step, self.denoiser.schedule
-        dropout = f"dropout/{self.share.rank}" if self.share.rank else "dropout"
+        dropout = f"dropout/{self.world.rank}" if self.world.rank else "dropout"
         self._seed_dropout(stream_key(self.draws.seed, step, dropout) % 2**63)
         x0 = self.data.batch(self.draws, step, self.batch_size)
         strata = torch.arange(self.batch_size, device=x0.device)
         t = self.times(schedule, (strata + self.draws.uniform(self.batch_size, step, "times")) / self.batch_size)
         eps, xi = (self.draws.normal(x0.shape, step, purpose, x0.dtype) for purpose in ("eps", "xi"))
-        x0, t, eps, xi = (self.share.of(draw) for draw in (x0, t, eps, xi))
+        x0, t, eps, xi = (self.world.share(draw) for draw in (x0, t, eps, xi))
         loss = self.objective(self._learner[0], x0, t, eps, xi).mean()
-        self.losses = self.losses.to(loss.device) + self.share.mean(loss.detach().double())
+        self.losses = self.losses.to(loss.device) + self.world.mean(loss.detach().double())
         self.steps += 1
         return loss / self.loss_scale
 

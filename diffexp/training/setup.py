@@ -20,8 +20,8 @@ from diffexp.schedule import LinearBeta, Schedule
 from diffexp.targets import Target
 from diffexp.times import Times, Uniform
 from diffexp.training.devices import resolve_auto, resolve_precision, seeded
+from diffexp.training.distributed import World
 from diffexp.training.module import DiffusionModule, MakeOptimizer
-from diffexp.training.parallel import Share
 from diffexp.training.samples import Samples
 from diffexp.training.settings import Compute, Sampling, Training, Validation
 from diffexp.training.validation import HeldOut
@@ -123,7 +123,7 @@ class Setup:
             device=device,
         )
 
-    def module(self, denoiser: Denoiser, seed: int, share: Share | None = None) -> DiffusionModule:
+    def module(self, denoiser: Denoiser, seed: int, world: World | None = None) -> DiffusionModule:
         """What Lightning trains, around a fresh denoiser; the data must be on the denoiser's device."""
         module = DiffusionModule(
             denoiser,
@@ -136,7 +136,7 @@ class Setup:
             warmup_steps=self.training.warmup_steps,
             ema_decay=self.training.ema_decay,
             loss_scale=self.zero_loss[0] if self.normalize else 1.0,
-            share=share,
+            world=world,
         )
         if resolve_auto("compile", self.compute.compile, self.data.device):
             for network in (denoiser.network, module.ema.network):

@@ -34,11 +34,10 @@ from diffexp.training.callbacks import (
 from diffexp.training.checkpoints import AtomicCheckpoints, Checkpoint, read_checkpoint, require_same_weights
 from diffexp.training.data_description import describe_data
 from diffexp.training.devices import device_name, resolve_precision, seeded
+from diffexp.training.distributed import Group
 from diffexp.training.failures import record_failure
 from diffexp.training.image_grid import save_grid
 from diffexp.training.module import StepLoader
-from diffexp.training.parallel import Share
-from diffexp.training.ranks import Leader
 from diffexp.training.samples import Samples
 from diffexp.training.setup import Setup
 from diffexp.training.signals import Interrupted, Interruption
@@ -98,7 +97,7 @@ class Job:
 def train(
     job: Job,
     interruption: Interruption,
-    leader: Leader,
+    group: Group,
     on_failure: Callable[[RunDirectory, Exception], object] = record_failure,
 ) -> None:
     """Train the run, or go on with it, and record how it ended. The caller holds the run's lock.
@@ -106,7 +105,7 @@ def train(
     Args:
         job: The run.
         interruption: Of the block of `interruptible` around this call.
-        leader: Of the run's processes.
+        group: Of the run's processes.
         on_failure: Called with the error that ended the run, before it is raised.
 
     Raises:
@@ -119,14 +118,14 @@ def train(
     _require_same_device(job)
     record = {"status": "running", "error": None, "device": device_name(job.device), "host": platform.node()}
     record |= {"precision": resolve_precision(job.setup.compute.precision, job.device), "pid": os.getpid()}
-    record |= {"processes": leader.place.world_size}
-    leader.when_stuck = lambda error: on_failure(directory, error)
+    record |= {"processes": group.world.size}
+    group.on_stuck = lambda error: on_failure(directory, error)
     try:
         directory.open({"images_seen": 0, **directory.record, **job.record, **record}, job.config)
         directory.traceback_file.unlink(missing_ok=True)
-        _train(job, interruption, leader)
+        _train(job, interruption, group)
     except Interrupted as interrupted:
-        if lost := leader.lost():
+        if lost := group.lost():
             on_failure(directory, lost)
             raise lost from interrupted
         with contextlib.suppress(OSError):
@@ -135,7 +134,7 @@ def train(
         print(f"{directory.path} was interrupted ({interrupted}); the same command goes on from {kept}", flush=True)
         raise
     except Exception as error:
-        if lost := leader.lost(patience=2.0):
+        if lost := group.lost(patience=2.0):
             on_failure(directory, lost)
             raise lost from error
         on_failure(directory, error)
@@ -147,14 +146,13 @@ def train(
             torch.cuda.empty_cache()
 
 
-def _train(job: Job, interruption: Interruption, leader: Leader) -> None:
+def _train(job: Job, interruption: Interruption, group: Group) -> None:
     setup, directory, config = job.setup.to(job.device), job.directory, job.config
     batch_size = setup.training.batch_size
     checkpoint = read_checkpoint(directory.checkpoint, config) if directory.checkpoint.exists() else None
     begun = _resume(job, checkpoint)
-    leader.begin(begun)
-    share = Share(leader.place.rank, leader.place.world_size)
-    module = setup.module(job.denoiser or setup.denoiser(job.seed, job.device), job.seed, share)
+    group.begin(begun)
+    module = setup.module(job.denoiser or setup.denoiser(job.seed, job.device), job.seed, group.world)
     if checkpoint:
         require_same_weights(directory.checkpoint, checkpoint, module)
     del checkpoint
@@ -191,7 +189,7 @@ def _train(job: Job, interruption: Interruption, leader: Leader) -> None:
         if setup.sampling.every:
             callbacks.append(SampleGrids(writer, samples, setup.sampling.grid, setup.sampling.every))
         trainer = make_trainer(setup, job.device, max_steps=job.max_steps, callbacks=callbacks)
-        leader.join_group(job.device.type)
+        group.join(job.device.type)
         try:
             trainer.fit(
                 module, datamodule=StepLoader(job.max_steps), ckpt_path=str(directory.checkpoint) if begun else None
@@ -208,7 +206,6 @@ def _train(job: Job, interruption: Interruption, leader: Leader) -> None:
         Weights(module.ema.network.state_dict(), trainer.global_step, value).save(directory.final_weights, config)
         final_evaluation(writer, samples(), metric, setup.sampling.grid, trainer.global_step * batch_size)
         writer.record(status="done", nfe=setup.sampler.nfe)
-    leader.finish()
 
 
 def _resume(job: Job, checkpoint: Mapping[str, Any] | None) -> int:

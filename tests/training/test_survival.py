@@ -104,7 +104,7 @@ def test_a_signal_saves_the_step_and_the_run_goes_on_from_exactly_there(tmp_path
     assert time.monotonic() - asked < 30
     assert running.returncode == code, err
     assert "Traceback" not in err
-    assert f"was interrupted ({signal.Signals(sent).name}); its command goes on from exactly there" in out
+    assert f"was interrupted ({signal.Signals(sent).name}); the same command goes on from exactly there" in out
     parts = only_run(tmp_path / "parts")
     assert parts.status == "interrupted"
     step = torch.load(parts.path / "checkpoints/last.ckpt", weights_only=True)["global_step"]

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from diffexp.cli.main import main
 from diffexp.cli.schema import refuse_processes
 from diffexp.runs.study import Run, read_study
-from diffexp.training.ranks import Place, place
+from diffexp.training.distributed import World
 
 BATCH = 8
 SETTINGS = (
@@ -183,7 +183,7 @@ def test_one_process_goes_on_where_two_have_stopped(tmp_path: Path, monkeypatch:
     end(process)
     stopped = only_run(tmp_path / "parts")
     assert stopped.status == "interrupted"
-    assert "was interrupted (SIGTERM); its command goes on from exactly there" in printed(tmp_path / "parts", 0)
+    assert "was interrupted (SIGTERM); the same command goes on from exactly there" in printed(tmp_path / "parts", 0)
     step = trained(stopped)["global_step"]
     assert step >= 3
     whole = alone(tmp_path / "whole", f"trainer.max_steps={step + 3}", monkeypatch=monkeypatch)
@@ -227,20 +227,20 @@ def test_a_batch_that_cannot_be_shared_is_refused() -> None:
 def test_the_environment_says_which_process_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
-    assert place() == Place()
+    assert World.from_environ() == World()
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(ValueError, match="Start several processes with torchrun, or unset WORLD_SIZE"):
-        place()
+        World.from_environ()
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("LOCAL_RANK", "1")
     with pytest.raises(ValueError, match="without MASTER_ADDR and MASTER_PORT"):
-        place()
+        World.from_environ()
     monkeypatch.setenv("MASTER_ADDR", "localhost")
     monkeypatch.setenv("MASTER_PORT", "29500")
-    assert place() == Place(rank=3, world_size=4, local_rank=1, local_size=2)
+    assert World.from_environ() == World(rank=3, size=4, local_rank=1, local_size=2)
     monkeypatch.setenv("RANK", "4")
     with pytest.raises(ValueError, match="RANK=4 WORLD_SIZE=4"):
-        place()
+        World.from_environ()
 
 
 def wait_for(file: Path, process: "subprocess.Popen[str]") -> None:
