@@ -26,6 +26,7 @@ HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 ONLY_IN_CLI = {"hydra", "omegaconf", "wandb"}
 WITHOUT_TORCH = {"errors", "io", "runs", "report"}
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py" and p.name != "__main__.py")
+PLUGINS = sorted((PACKAGE.parent / "hydra_plugins").rglob("*.py"))
 MOST_LINES = 350
 
 
@@ -60,9 +61,15 @@ def test_every_module_has_its_layer() -> None:
     assert {p.relative_to(PACKAGE).parts[0].removesuffix(".py") for p in FILES} == HEIGHT.keys()
 
 
+@pytest.mark.parametrize("path", PLUGINS, ids=lambda p: str(p.relative_to(PACKAGE.parent)))
+def test_the_launchers_know_nothing_of_diffexp(path: Path) -> None:
+    """Any Hydra application can use them; what they need of it is a setting."""
+    assert not [name for name in imported_by(path) if name.partition(".")[0] == "diffexp"]
+
+
 def test_no_module_imports_itself_through_others() -> None:
     """Not even inside a function: two modules that need each other are one."""
-    modules = {module_name(path): path for path in FILES}
+    modules = {module_name(path): path for path in [*FILES, *PLUGINS]}
     arrows = {
         name: {there for there in imported_by(path) if there in modules and there != name}
         for name, path in modules.items()
@@ -74,9 +81,6 @@ def test_no_module_imports_itself_through_others() -> None:
     while free := [name for name in arrows if not arrows[name] - set(order) and name not in order]:
         order += free
     assert not (circle := sorted(arrows.keys() - set(order))), f"in a circle, or above one: {circle}"
-
-
-PLUGINS = sorted((PACKAGE.parent / "hydra_plugins").rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", [*FILES, *PLUGINS], ids=lambda p: str(p.relative_to(PACKAGE.parent)))

@@ -1,4 +1,4 @@
-"""What a sweep of this machine says: the narrator's lines and, in a terminal, a table of what runs at the moment."""
+"""The progress of a sweep on this machine: the lines of its log and, in a terminal, a table of the running jobs."""
 
 import re
 import signal
@@ -9,27 +9,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hydra_plugins.diffexp_local_launcher._narrator import Narrator, duration, last_lines, say
+from hydra_plugins.diffexp_local_launcher._sweep_log import SweepLog, duration, last_lines, say
 
 if TYPE_CHECKING:
     from rich.console import Group
 
-_PATIENCE = 2.0  # seconds without a free slot before that is said
-_NEXT = 3  # jobs that wait, shown below those that run
+_PATIENCE = 2.0  # seconds without a free slot before that is printed
+_NEXT = 3  # waiting jobs, shown below the running ones
 _WIDEST = 40  # characters of a job's overrides
 
-# How a program leaves that was told to and has saved its work.
+# The time left that a job prints in its last line, as diffexp's own progress lines do; the table has a column for it.
+_ETA = re.compile(r"\bETA (\d[\d:]*)")
+
+# Exit codes of a program that was asked to stop and has saved its work.
 _INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
-class Display(Narrator):
-    """Tells of each job of this machine.
+class Display(SweepLog):
+    """Prints what happens to each job of this machine.
 
     Args:
-        logs: As of `Narrator`.
-        numbers: As of `Narrator`.
-        names: As of `Narrator`.
-        at_a_time: As of `Narrator`.
+        logs, numbers, names, at_a_time: As of `SweepLog`.
         slots: How many there are.
     """
 
@@ -40,12 +40,12 @@ class Display(Narrator):
         self.slots = slots
         self.places: dict[int, str] = {}
         self.note = ""
-        self.end = ""  # why all jobs are being ended
+        self.end = ""  # why all jobs are being stopped
         self.live = False
 
     @contextmanager
     def shown(self) -> Generator[None]:
-        """The table stands below what is said until the block ends; there is none where stdout is no terminal."""
+        """Keep the table below the printed lines until the block ends; no table where stdout is no terminal."""
         if not sys.stdout.isatty():
             yield
             return
@@ -57,7 +57,7 @@ class Display(Narrator):
         self.live = False
 
     def started(self, index: int, where: str = "") -> None:
-        """A job starts in this slot. The table shows it."""
+        """A job starts in this slot."""
         self.places[index], self.note = where, ""
         if self.live:
             self.running[index] = time.monotonic()
@@ -65,14 +65,14 @@ class Display(Narrator):
             super().started(index, where)
 
     def exited(self, index: int, code: int, seconds: float, fatal: bool) -> None:
-        """A job ended by itself, with this exit code. If that is fatal, all others are about to be ended."""
+        """A job ended by itself, with this exit code. If that is fatal, all others are about to be stopped."""
         if fatal:
             self.end = f"since #{self.numbers[index]} failed"
         state = f"interrupted (exit code {code})" if code in _INTERRUPTED else f"FAILED (exit code {code})"
         self.ended(index, "done" if code == 0 else state if code > 0 else f"KILLED (signal {-code})", seconds)
 
     def stopped(self, index: int, code: int, seconds: float) -> None:
-        """A job was ended by this launcher."""
+        """A job ended because the launcher asked it to, or killed it."""
         self.ended(index, f"stopped ({self.end}{', then killed' if code == -signal.SIGKILL else ''})", seconds)
 
     def waiting(self, seconds: float) -> None:
@@ -83,7 +83,7 @@ class Display(Narrator):
                 say(self.note)
 
     def stopping(self, why: str, grace: float) -> None:
-        """The jobs that run are asked to end, and have this many seconds; no more are started."""
+        """The running jobs are asked to stop, and have this many seconds; no more are started."""
         self.end, self.note = self.end or f"by {why}", ""
         again = " again" if why == "SIGINT" else ""
         if self.running:
@@ -93,11 +93,11 @@ class Display(Narrator):
             say(f"{why}: no more jobs are started")
 
     def left(self) -> str:
-        """As of `Narrator`; unknown when the jobs are being ended."""
+        """As of `SweepLog`; unknown when the jobs are being stopped."""
         return "" if self.end else super().left()
 
     def table(self) -> "Group":
-        """What runs, what runs next, and how many are left."""
+        """The running jobs, the next ones, and how many are left."""
         from rich.console import Group
         from rich.table import Table
         from rich.text import Text
@@ -109,11 +109,11 @@ class Display(Narrator):
             grid.add_column(name, no_wrap=True, max_width=_WIDEST if name == "overrides" else None)
         grid.add_column("last line", no_wrap=True, ratio=1)  # takes the rest
         for index, start in running.items():
-            said = next((line for line in reversed(last_lines(self.logs[index])) if not line.startswith(" ")), "")
-            eta = re.search(r"\bETA (\d[\d:]*)", said)  # a narrow terminal cuts lines off before it
+            line = next((line for line in reversed(last_lines(self.logs[index])) if not line.startswith(" ")), "")
+            eta = _ETA.search(line)  # a narrow terminal may cut it off the line itself
             spent, left = duration(now - start), eta[1] if eta else ""
             state = "stopping" if self.end else "running"
-            row = (state, self.names[index], self.places.get(index, ""), spent, left, said)
+            row = (state, self.names[index], self.places.get(index, ""), spent, left, line)
             grid.add_row(f"#{self.numbers[index]}", *map(Text, row))
         first = len(self.logs) if self.end else len(self.places)  # they start in order
         for index in range(first, min(first + _NEXT, len(self.logs))):

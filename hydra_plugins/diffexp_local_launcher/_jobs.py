@@ -19,10 +19,9 @@ from hydra.utils import get_method
 from hydra.version import base_at_least
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 
-from diffexp.io.progress import progress
-from hydra_plugins.diffexp_local_launcher._narrator import say
+from hydra_plugins.diffexp_local_launcher._sweep_log import say
 
-# A job is one run, so what told the sweep how to run many is left out of its command.
+# A job is one run, so overrides that say how to run many are left out of its command.
 _OF_THE_SWEEP = ("hydra.mode", "hydra.launcher", "hydra.sweeper", "hydra.sweep.dir", "hydra.run.dir")
 
 
@@ -31,10 +30,9 @@ class JobError(CompactHydraException):
 
 
 class Outcome(JobReturn):
-    """What Hydra is told of a job.
+    """A job's JobReturn whose error is raised without a message of its own.
 
-    A sweeper that asks for the value of a job that failed is given its error, as by Hydra's own; but the launcher has
-    told of every failure, so nothing is printed, where Hydra's prints all overrides of the job that was asked first.
+    Hydra's prints all overrides of the first failed job that a sweeper reads; the launcher has reported them all.
     """
 
     @property
@@ -50,11 +48,20 @@ class Outcome(JobReturn):
 
 
 class Sweep(Protocol):
-    """What is needed of a launcher: the sweep's own configuration, and the application's word on what is finished."""
+    """What is read of a launcher.
+
+    Attributes:
+        config: Of the sweep.
+        hydra_context: Composes the configuration of each job.
+        skip: The dotted name of the application's function `(cfg) -> str | None`: a line to print for a job that is
+            finished, None for one that must run.
+        progress: The dotted name of a function `(iterable, total, label) -> iterator` that reports progress.
+    """
 
     config: DictConfig
     hydra_context: HydraContext
     skip: str | None
+    progress: str | None
 
 
 @dataclass(frozen=True)
@@ -63,10 +70,10 @@ class Run:
 
     Attributes:
         number: Its number in the sweep.
-        name: The overrides that tell it from the others of the sweep, or all of them where none does.
+        name: The overrides that distinguish it from the other jobs, or all of them if none does.
         command: The program and its arguments.
         environment: What the job's configuration sets (`hydra.job.env_set`).
-        outcome: What Hydra will be told.
+        outcome: What Hydra receives.
     """
 
     number: int
@@ -76,32 +83,22 @@ class Run:
     outcome: JobReturn
 
     def end(self, error: JobError | None) -> None:
-        """Records how it ended."""
+        """Record how it ended."""
         self.outcome.status = JobStatus.FAILED if error else JobStatus.COMPLETED
         if error:
             self.outcome.return_value = error
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A launch.
-
-    Attributes:
-        folder: The sweep's own.
-        outcomes: Of every job, in order, for Hydra.
-        runs: The jobs that are not finished already.
-    """
-
-    folder: Path
-    outcomes: list[JobReturn]
-    runs: list[Run]
+def sweep_folder(sweep: Sweep) -> Path:
+    """The sweep's own folder, `hydra.sweep.dir`."""
+    return Path(os.path.abspath(str(sweep.config.hydra.sweep.dir)))  # noqa: PTH100
 
 
-def plan(launcher: Sweep, job_overrides: Sequence[Sequence[str]], first: int) -> Plan:
-    """What is to be run for these jobs; of those that are finished already, a line is printed.
+def plan(sweep: Sweep, job_overrides: Sequence[Sequence[str]], first: int) -> tuple[list[JobReturn], list[Run]]:
+    """The outcomes of all jobs, in order, and the jobs that need to run; a line is printed for each that is finished.
 
     Args:
-        launcher: The sweep's settings.
+        sweep: The launcher.
         job_overrides: The overrides of each job.
         first: The number of the first of them in the sweep.
 
@@ -109,38 +106,37 @@ def plan(launcher: Sweep, job_overrides: Sequence[Sequence[str]], first: int) ->
         JobError: The program cannot be started again as it was.
     """
     setup_globals()
-    sweep: Any = launcher.config
-    folder = Path(os.path.abspath(str(sweep.hydra.sweep.dir)))  # noqa: PTH100
-    every = progress(enumerate(job_overrides, first), len(job_overrides), "composing the jobs")
-    outcomes = [_composed(launcher, list(overrides), number, folder) for number, overrides in every]
+    folder, every = sweep_folder(sweep), enumerate(job_overrides, first)
+    if sweep.progress:
+        every = get_method(sweep.progress)(every, len(job_overrides), "composing the jobs")
+    outcomes = [_composed(sweep, list(overrides), number, folder) for number, overrides in every]
     program: list[str] = []
     runs: list[Run] = []
     for name, outcome in zip(_names(job_overrides), outcomes, strict=True):
         assert outcome.hydra_cfg is not None
         number = int(outcome.hydra_cfg.hydra.job.num)
         outcome.status, outcome.return_value = JobStatus.COMPLETED, None
-        if line := finished(launcher, outcome):
+        if line := finished(sweep, outcome):
             say(f"#{number} skipped: {name}\n    {line}")
             continue
-        program = program or [*program_again(), *_search_path(sweep)]
+        program = program or [*program_again(), *_search_path(sweep.config)]
         own: dict[str, str] = {key: str(value) for key, value in outcome.hydra_cfg.hydra.job.env_set.items()}
         runs.append(Run(number, name, [*program, *_overrides(outcome, folder)], own, outcome))
-    return Plan(folder, outcomes, runs)
+    return outcomes, runs
 
 
-def finished(launcher: Sweep, job: JobReturn) -> str | None:
-    """What the application says of a job that needs no process; None where it must run."""
-    if launcher.skip is None or job.hydra_cfg is None:
+def finished(sweep: Sweep, job: JobReturn) -> str | None:
+    """The application's line for a job that is finished; None if it must run."""
+    if sweep.skip is None or job.hydra_cfg is None:
         return None
     HydraConfig.instance().set_config(job.hydra_cfg)
-    return get_method(launcher.skip)(job.cfg)
+    return get_method(sweep.skip)(job.cfg)
 
 
 def program_again() -> list[str]:
-    """The command that started this program, up to where Hydra's arguments begin.
+    """The command that started this program, up to `sys.argv[1:]`, the arguments that Hydra reads.
 
-    Hydra reads `sys.argv[1:]`, so what stands before that in the command line is the program:
-    `python my_app.py`, `python -m pkg.app`, `/bin/console-script subcommand`.
+    For example `python my_app.py`, `python -m pkg.app` or `/bin/console-script subcommand`.
 
     Raises:
         JobError: The arguments were not those of this process (a notebook, a test).
@@ -161,18 +157,18 @@ def _names(job_overrides: Sequence[Sequence[str]]) -> list[str]:
     return [" ".join(word for word in each if word not in shared) or " ".join(each) for each in words]
 
 
-def _search_path(sweep: DictConfig) -> list[str]:
+def _search_path(config: DictConfig) -> list[str]:
     """The flags of this command line that say where configurations lie."""
     args = get_args_parser().parse_intermixed_args(sys.argv[1:])
     flags = {"--config-path": args.config_path, "--config-name": args.config_name}
     if args.config_dir is not None:
-        flags["--config-dir"] = os.path.join(sweep.hydra.runtime.cwd, args.config_dir)  # noqa: PTH118
+        flags["--config-dir"] = os.path.join(config.hydra.runtime.cwd, args.config_dir)  # noqa: PTH118
     return [f"{flag}={value}" for flag, value in flags.items() if value is not None]
 
 
-def _composed(launcher: Sweep, overrides: list[str], number: int, folder: Path) -> JobReturn:
-    """What Hydra will know of the job, but for its outcome."""
-    job: Any = launcher.hydra_context.config_loader.load_sweep_config(launcher.config, overrides)
+def _composed(sweep: Sweep, overrides: list[str], number: int, folder: Path) -> JobReturn:
+    """The JobReturn of a job, but for its status and value."""
+    job: Any = sweep.hydra_context.config_loader.load_sweep_config(sweep.config, overrides)
     with open_dict(job.hydra.job):
         job.hydra.job.num = number
         job.hydra.job.id = str(number)
@@ -194,10 +190,10 @@ def _overrides(job: JobReturn, folder: Path) -> list[str]:
     """The job's overrides as those of a single run that writes where the sweep would."""
     assert job.hydra_cfg is not None
     hydra: DictConfig = job.hydra_cfg.hydra
-    typed = [*_words(hydra.overrides.hydra), *_words(hydra.overrides.task)]
+    written = [*_words(hydra.overrides.hydra), *_words(hydra.overrides.task)]
     kept = [
         str(override.input_line)
-        for override in OverridesParser.create().parse_overrides(typed)
+        for override in OverridesParser.create().parse_overrides(written)
         if not f"{override.key_or_group.replace('/', '.')}.".startswith(tuple(f"{key}." for key in _OF_THE_SWEEP))
     ]
     return [
@@ -211,7 +207,7 @@ def _overrides(job: JobReturn, folder: Path) -> list[str]:
 
 
 def _words(overrides: ListConfig) -> list[str]:
-    """As they were typed: to read them one by one would resolve the interpolations that stand in them."""
+    """As they were written: reading them one by one would resolve their interpolations."""
     return cast(list[str], OmegaConf.to_container(overrides))
 
 

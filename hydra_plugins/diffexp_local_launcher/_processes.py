@@ -1,4 +1,4 @@
-"""Processes side by side: each in a slot of the machine, each with its log, none left behind."""
+"""Processes side by side: each in a slot of the machine, each with its log file, none left behind."""
 
 import asyncio
 import os
@@ -10,20 +10,20 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
+from hydra_plugins.diffexp_local_launcher._display import Display
 from hydra_plugins.diffexp_local_launcher._slots import HeldSlot, Slot, first_free, slots_folder
 
-_GRACE = 30.0  # seconds that a job has to save its work and end once it was asked to
+_GRACE = 30.0  # seconds that a job has to save its work and exit once it is asked to stop
 
-_POLL = 0.05  # seconds between two looks for a free slot; many times less than a process takes to start
+_POLL = 0.05  # seconds between two looks for a free slot; much less than a process takes to start
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)  # cluster's warnings too
 
 
 @dataclass(frozen=True)
 class Job:
-    """A command, where it runs, and the file that takes all it prints."""
+    """A command, its working directory and environment, and the file that takes all it prints."""
 
     command: Sequence[str]
     folder: str
@@ -31,30 +31,11 @@ class Job:
     log: Path
 
 
-class Listener(Protocol):
-    """Is told what happens to the jobs, by their index."""
-
-    def started(self, index: int, where: str) -> None:
-        """A job starts in this slot."""
-
-    def exited(self, index: int, code: int, seconds: float, fatal: bool) -> None:
-        """A job ended by itself, with this exit code. If that is fatal, all others are about to be ended."""
-
-    def stopped(self, index: int, code: int, seconds: float) -> None:
-        """A job ended because it was asked to, or was killed."""
-
-    def waiting(self, seconds: float) -> None:
-        """No slot has been free for this time."""
-
-    def stopping(self, why: str, grace: float) -> None:
-        """The jobs that run are asked to end, and have this many seconds; no more are started."""
-
-
 class StoppedError(Exception):
-    """The jobs were ended because this process got a signal.
+    """The jobs were stopped because this process received a signal.
 
     Attributes:
-        signal: The signal.
+        signal: Its number.
     """
 
     def __init__(self, number: int) -> None:
@@ -65,43 +46,43 @@ class StoppedError(Exception):
 def run_all(
     jobs: Sequence[Job],
     slots: Sequence[Slot],
-    listener: Listener,
+    display: Display,
     at_a_time: int,
     stagger: float = 0.0,
     fail_fast: bool = False,
 ) -> list[int | None]:
-    """Runs the jobs, each in a slot, and returns their exit codes (minus the signal that ended one).
+    """Run the jobs, each in a slot, and return their exit codes (minus the signal that ended one).
 
     Args:
         jobs: Started in this order.
-        slots: That they may hold, and share with all other sweeps of this machine.
-        listener: Told of what happens.
+        slots: Shared with all other sweeps of this machine.
+        display: Its methods are called with what happens.
         at_a_time: How many may run at once, if there are slots for them.
         stagger: Seconds between two starts, at least.
-        fail_fast: The first job that fails ends the others with SIGTERM; None is their exit code, and that of those
-            that were not started.
+        fail_fast: The first job that fails stops the others with SIGTERM; the exit code of those, and of jobs that
+            were not started, is None.
 
     Raises:
-        StoppedError: This process got one of `_SIGNALS`. All jobs got it too, and all have ended.
-        PermissionError: The folder of the slots is somebody else's.
+        StoppedError: This process received one of `_SIGNALS`. It was passed on to all jobs, and all have ended.
+        PermissionError: The folder of the slots belongs to another user.
     """
-    return asyncio.run(_run_all(jobs, slots, listener, at_a_time, stagger, fail_fast))
+    return asyncio.run(_run_all(jobs, slots, display, at_a_time, stagger, fail_fast))
 
 
 async def _run_all(
-    jobs: Sequence[Job], slots: Sequence[Slot], listener: Listener, at_a_time: int, stagger: float, fail_fast: bool
+    jobs: Sequence[Job], slots: Sequence[Slot], display: Display, at_a_time: int, stagger: float, fail_fast: bool
 ) -> list[int | None]:
     room, turn, folder = asyncio.Semaphore(at_a_time), asyncio.Lock(), slots_folder()
     signals: list[int] = []
-    fatal = False  # a job has failed that ends the others
+    fatal = False  # a job has failed that stops the others
     earliest = 0.0
 
     async def run(index: int) -> int:
         nonlocal earliest
         async with room:
-            async with turn:  # one looks for a slot at a time: they start in order
+            async with turn:  # one at a time looks for a slot: they start in order
                 await asyncio.sleep(earliest - time.monotonic())
-                held = await _free(slots, folder, listener)
+                held = await _free(slots, folder, display)
                 start = time.monotonic()
                 earliest = start + stagger
             try:
@@ -109,7 +90,7 @@ async def _run_all(
             finally:
                 held.release()
         if fatal:
-            listener.stopping("fail_fast", _GRACE)
+            display.stopping("fail_fast", _GRACE)
             cancel_all_but(index)
         return code
 
@@ -118,14 +99,14 @@ async def _run_all(
         with jobs[index].log.open("ab") as log:
             process = await _start(jobs[index], log.fileno(), held)
         try:
-            listener.started(index, held.slot.name)
+            display.started(index, held.slot.name)
             code = await process.wait()
         except asyncio.CancelledError:
             code = await _end(process, signals[0] if signals else signal.SIGTERM)
-            listener.stopped(index, code, time.monotonic() - start)
+            display.stopped(index, code, time.monotonic() - start)
             raise
         fatal = fail_fast and code != 0
-        listener.exited(index, code, time.monotonic() - start, fatal)
+        display.exited(index, code, time.monotonic() - start, fatal)
         return code
 
     tasks = [asyncio.create_task(run(index)) for index in range(len(jobs))]
@@ -139,7 +120,7 @@ async def _run_all(
         ending = bool(signals) or fatal
         signals.append(number)
         if not ending:
-            listener.stopping(signal.Signals(number).name, _GRACE)
+            display.stopping(signal.Signals(number).name, _GRACE)
         if not ending or number == signal.SIGINT:  # `timeout` sends SIGTERM twice and means it once
             cancel_all_but(None)
 
@@ -150,12 +131,12 @@ async def _run_all(
     return [None if task.cancelled() else task.result() for task in tasks]
 
 
-async def _free(slots: Sequence[Slot], folder: Path, listener: Listener) -> HeldSlot:
-    """Waits for a slot. Whoever has just freed one has no better chance of it than a sweep that waits."""
+async def _free(slots: Sequence[Slot], folder: Path, display: Display) -> HeldSlot:
+    """Wait for a slot. The sweep that has just freed one is no more likely to get it than a sweep that waits."""
     await asyncio.sleep(random.uniform(0, _POLL))
     since = time.monotonic()
     while (held := first_free(slots, folder)) is None:
-        listener.waiting(time.monotonic() - since)
+        display.waiting(time.monotonic() - since)
         await asyncio.sleep(_POLL)
     return held
 
@@ -176,14 +157,14 @@ async def _start(job: Job, log: int, held: HeldSlot) -> asyncio.subprocess.Proce
 
 
 async def _end(process: asyncio.subprocess.Process, number: int) -> int:
-    """Passes the signal on, waits, and returns the exit code; to be cancelled, or too long a wait, kills."""
+    """Pass the signal on, wait, and return the exit code; kill the job after `_GRACE`, or if this is cancelled."""
     _signal_group(process.pid, number)
     try:
         await asyncio.wait_for(process.wait(), _GRACE)
     except (TimeoutError, asyncio.CancelledError):
         pass
     finally:
-        _signal_group(process.pid, signal.SIGKILL)  # what the job itself has started and left behind, too
+        _signal_group(process.pid, signal.SIGKILL)  # also what the job itself has started and left behind
         code = await process.wait()
     return code
 
@@ -195,7 +176,7 @@ def _signal_group(group: int, number: int) -> None:
 
 @contextmanager
 def _signals_to(stop: Callable[[int], None]) -> Generator[None, None, None]:
-    """Calls `stop` for the signals that end a program; those that are ignored, as under nohup, stay so."""
+    """Call `stop` for the signals that end a program; those that are ignored, as under nohup, stay so."""
     loop = asyncio.get_running_loop()
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     taken = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]

@@ -1,4 +1,4 @@
-"""What a job's task returns, carried from its process to the sweep as JSON: a sweeper that optimises asks for it."""
+"""What a job's task returns, passed from its process to the sweep as JSON, for sweepers that optimise it."""
 
 import json
 import numbers
@@ -10,13 +10,13 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-#: The variable that names the file, and what makes Hydra write it.
+#: The environment variable that names the file, and the override that makes Hydra write it.
 FILE = "DIFFEXP_LOCAL_LAUNCHER_RETURNED"
 CALLBACK = f"+hydra.callbacks.returned._target_={__name__}.Returned"
 
 
 class Returned(Callback):
-    """Writes what the task returned, where JSON can hold it; nothing where nobody asked."""
+    """Writes what the task returned, if JSON can represent it, to the file that `FILE` names."""
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Hydra calls this in the job's process."""
@@ -29,7 +29,7 @@ class Returned(Callback):
 
 
 def read_returned(file: Path) -> Any:
-    """What the task returned; None if that was nothing, or no JSON."""
+    """What the task returned; None if that was None or cannot be JSON."""
     return json.loads(file.read_text()) if file.exists() else None
 
 

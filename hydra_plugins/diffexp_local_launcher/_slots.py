@@ -18,7 +18,7 @@ class Slot:
 
     Attributes:
         name: Sweeps that name it alike share it.
-        environment: What a job that holds it is told of it.
+        environment: Variables of a job that holds it.
     """
 
     name: str
@@ -27,19 +27,19 @@ class Slot:
 
 @dataclass(frozen=True)
 class HeldSlot:
-    """A slot that nobody else holds.
+    """A slot that this sweep holds.
 
     Attributes:
         slot: The slot.
-        handle: An open file with the lock. A job that inherits it holds the slot too: where the sweep is killed and
-            the job is not, it stays taken until the job ends; and nothing of a killed process needs to be cleaned up.
+        handle: An open file with the lock. A job that inherits it holds the slot too: if the sweep is killed and the
+            job is not, the slot stays taken until the job ends. A killed process leaves nothing to clean up.
     """
 
     slot: Slot
     handle: int
 
     def release(self) -> None:
-        """Frees the slot, also where a process that the job has left behind still has the file open."""
+        """Free the slot, even if a process that the job has left behind still has the file open."""
         fcntl.flock(self.handle, fcntl.LOCK_UN)
         os.close(self.handle)
 
@@ -52,7 +52,7 @@ def usable_cpus() -> list[int]:
 
 
 def cpu_slots(count: int) -> list[Slot]:
-    """Named after the cores, so that sweeps which a cluster has given other cores do not wait for each other."""
+    """Named after the cores, so that sweeps to which a cluster gives different cores do not wait for each other."""
     cpus = usable_cpus()
     return [_share(f"cpu {cpus[index % len(cpus)]}", index // len(cpus), {}) for index in range(count)]
 
@@ -70,7 +70,7 @@ def gpu_slots(gpus: Sequence[str], per_gpu: int) -> list[Slot]:
 def visible_gpus() -> list[str]:
     """What CUDA would let this process see: CUDA_VISIBLE_DEVICES, else what `nvidia-smi` lists, else nothing."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:  # CUDA reads it up to the first that is no device
+    if visible is not None:  # CUDA reads it up to the first that is not a device
         ids = (word.strip() for word in visible.split(","))
         return list(itertools.takewhile(lambda gpu: gpu and not gpu.startswith("-"), ids))
     try:
@@ -84,7 +84,7 @@ def slots_folder() -> Path:
     """Where the locks of this user on this machine are: never on a disk that machines share.
 
     Raises:
-        PermissionError: Somebody else has made the folder.
+        PermissionError: Another user has made the folder.
     """
     folder = Path(tempfile.gettempdir()) / f"diffexp-slots-{os.getuid()}"
     with suppress(FileExistsError):

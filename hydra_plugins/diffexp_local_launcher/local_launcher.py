@@ -22,6 +22,7 @@ class LocalLauncherConf:
     jobs: int | None = None
     stagger: float | None = None
     skip: str | None = None
+    progress: str | None = None
     fail_fast: bool = False
 
 
@@ -29,28 +30,30 @@ ConfigStore.instance().store(
     group="hydra/launcher", name="local", node=LocalLauncherConf, provider="diffexp_local_launcher"
 )
 
-
 _GPU = re.compile(r"\d+|(GPU|MIG)-[\w/-]+")
 
 
 class LocalLauncher(Launcher):
     """Runs every job as a process of its own: this program again, with that job's overrides.
 
-    A job waits for a slot: a share of a GPU, or of the cores where there is no GPU. All sweeps of one user on one
+    A job waits for a slot: a share of a GPU, or of the cores if there is no GPU. All sweeps of one user on one
     machine share its slots, so that two at once do not double the load. A job that fails does not stop the others,
-    unless told to; Ctrl-C or SIGTERM ends them all. Of what a task returns, what JSON can hold gets to the sweeper.
+    unless `fail_fast` is set; Ctrl-C or SIGTERM stops them all. The sweeper receives what a task returns, if JSON can
+    represent it.
 
     Args:
-        gpus: Their numbers, as `nvidia-smi` has them (or UUIDs); each job sees the one of its slot. None: those that
-            CUDA would see; none at all or []: the jobs share the cores.
+        gpus: Their numbers in `nvidia-smi` (or UUIDs); each job sees the one of its slot. None: those that CUDA would
+            see; none at all or []: the jobs share the cores.
         jobs_per_gpu: How many jobs share a GPU.
         jobs: Jobs of this sweep at a time; if None, as many as there are slots. Without a GPU, that is how many slots
             there are: as many as cores if None.
         stagger: Seconds between two starts; if None, 1 with GPUs and 0 without.
         skip: The dotted name of a function that is called with the configuration of each job, in the sweep's own
-            process, with Hydra's node of that job at hand. What it returns is printed, and the job is not started;
-            None where it must run.
-        fail_fast: The first job that fails ends the others with SIGTERM, and no more are started.
+            process, while HydraConfig is that job's. If it returns a line, the line is printed and the job is not
+            started; None means that the job must run.
+        progress: The dotted name of a function `(iterable, total, label) -> iterator`, which passes the items on and
+            reports progress while the jobs are composed.
+        fail_fast: The first job that fails stops the others with SIGTERM, and no more are started.
 
     Raises:
         ValueError: A setting that cannot be.
@@ -63,35 +66,26 @@ class LocalLauncher(Launcher):
         jobs: int | None = None,
         stagger: float | None = None,
         skip: str | None = None,
+        progress: str | None = None,
         fail_fast: bool = False,
     ) -> None:
         if jobs is not None and jobs < 1:
             raise ValueError(f"hydra.launcher.jobs={jobs}: at least one job must run at a time. Set it to 1 or more.")
         if jobs_per_gpu < 1:
-            raise ValueError(
-                f"hydra.launcher.jobs_per_gpu={jobs_per_gpu}: a GPU takes one job at least. Set 1 or more."
-            )
+            raise ValueError(f"hydra.launcher.jobs_per_gpu={jobs_per_gpu}: must be at least 1.")
         if stagger is not None and not 0 <= stagger < float("inf"):
-            raise ValueError(f"hydra.launcher.stagger={stagger}: are seconds between two starts, for example 1.")
+            raise ValueError(f"hydra.launcher.stagger={stagger}: must be a number of seconds, for example 1.")
         self.gpus = None if gpus is None else _identified(gpus)
-        self.jobs_per_gpu, self.jobs, self.stagger = jobs_per_gpu, jobs, stagger
-        self.skip, self.fail_fast = skip, fail_fast
-
-    def concurrency(self) -> tuple[int, int]:
-        """How many jobs run at a time, and how many threads each is given."""
-        from hydra_plugins.diffexp_local_launcher import _launch
-
-        slots = len(_launch.slots_of(self)[1])
-        at_a_time = min(self.jobs or slots, slots)
-        return at_a_time, _launch.threads_each(at_a_time)
+        self.jobs_per_gpu, self.jobs, self.stagger, self.fail_fast = jobs_per_gpu, jobs, stagger, fail_fast
+        self.skip, self.progress = skip, progress
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keeps the sweep's configuration, as Hydra asks of a launcher."""
+        """Keep the sweep's configuration, as Hydra requires of a launcher."""
         self.hydra_context = hydra_context
         self.config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Runs the jobs and returns what became of each, in order."""
+        """Run the jobs and return the outcome of each, in order."""
         from hydra_plugins.diffexp_local_launcher import _launch
 
         return _launch.launch(self, job_overrides, initial_job_idx)
@@ -101,7 +95,7 @@ def _identified(gpus: Sequence[Any]) -> list[str]:
     names = [str(gpu) for gpu in gpus] if not isinstance(gpus, str | int) else []
     if isinstance(gpus, str | int) or len(set(names)) < len(names) or not all(map(_GPU.fullmatch, names)):
         raise ValueError(
-            f"hydra.launcher.gpus={gpus}: is a list of GPUs, each once, by their numbers or UUIDs (`nvidia-smi -L`). "
-            "For example gpus=[0,1]; more jobs share a GPU with jobs_per_gpu=2; [] leaves the GPUs alone."
+            f"hydra.launcher.gpus={gpus}: must be a list of GPUs, each once, by their numbers or UUIDs (`nvidia-smi "
+            "-L`), for example gpus=[0,1]. To share a GPU between jobs, set jobs_per_gpu=2; gpus=[] uses no GPU."
         )
     return names

@@ -1,4 +1,4 @@
-"""What submitit runs on a node: a command line as a process of its own, which survives being requeued."""
+"""What submitit runs on a node: a command line as a process of its own, which can be requeued."""
 
 import os
 import shlex
@@ -12,11 +12,11 @@ from submitit.helpers import DelayedSubmission
 
 from hydra_plugins.diffexp_slurm_launcher._queue import requeue, states
 
-_GRACE = 60.0  # seconds to save and leave; SLURM's signal comes `signal_delay_s` before the end, 120 unless told
+_GRACE = 60.0  # seconds to save and exit; SLURM's signal comes `signal_delay_s` before the end, 120 by default
 
 
 class Command:
-    """A command that goes on where it was when it is started again.
+    """A command that resumes where it was when it is started again.
 
     Attributes:
         words: The program and its arguments.
@@ -29,7 +29,7 @@ class Command:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __call__(self) -> None:
-        """Runs the command.
+        """Run the command.
 
         Raises:
             SystemExit: With its exit code, if that is not 0.
@@ -40,7 +40,7 @@ class Command:
             cwd=self.folder,
             env={**os.environ, **self.environment},
             stdin=subprocess.DEVNULL,
-            preexec_fn=_deaf,
+            preexec_fn=_ignore_usr_signal,
         )
         while (code := self._process.poll()) is None:  # not wait(): a signal's handler polls, too
             time.sleep(0.2)
@@ -50,7 +50,7 @@ class Command:
             raise SystemExit(code if code > 0 else 128 - code)
 
     def checkpoint(self) -> DelayedSubmission:
-        """Asks the command to save and leave, waits until it has, and returns what to run after the requeue."""
+        """Ask the command to save and exit, wait until it has, and return what to run after the requeue."""
         if self._process is not None:
             self._process.terminate()
             end = time.monotonic() + _GRACE
@@ -61,15 +61,15 @@ class Command:
 
 
 def _requeue_if_preempted() -> None:
-    # A job that leaves within a preemption's grace time has ended, for SLURM, and would not be started again. One
-    # that was cancelled is no longer called running.
+    # To SLURM, a job that exits within a preemption's grace time has ended, and would not be started again. The state
+    # of a cancelled job is no longer RUNNING.
     job: str = JobEnvironment().job_id
     now = states(job)
     if not isinstance(now, str) and job in now and now[job].name == "RUNNING":
-        print(f"job {job} was told to leave, and is requeued", flush=True)
+        print(f"job {job} received SIGTERM, and is requeued", flush=True)
         requeue(job)
 
 
-def _deaf() -> None:
-    # SLURM sends submitit's signal to every process of the job. This one is told by SIGTERM.
+def _ignore_usr_signal() -> None:
+    # SLURM sends submitit's signal to every process of the job. This one receives SIGTERM from `checkpoint`.
     signal.signal(getattr(signal, f"SIG{JobEnvironment.USR_SIG}"), signal.SIG_IGN)

@@ -1,25 +1,22 @@
-"""One launch: a sweep's commands as an array of jobs, and from what the controller says to Hydra's JobReturn."""
+"""One launch: a sweep's jobs as one array of SLURM jobs, and the controller's answers as Hydra's JobReturns."""
 
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from hydra.core.utils import JobReturn
 
-from hydra_plugins.diffexp_local_launcher._jobs import JobError, Plan, Run, finished, plan
-from hydra_plugins.diffexp_local_launcher._narrator import Narrator, say
+from hydra_plugins.diffexp_local_launcher._jobs import JobError, Run, Sweep, finished, plan, sweep_folder
+from hydra_plugins.diffexp_local_launcher._sweep_log import SweepLog, say
 from hydra_plugins.diffexp_slurm_launcher._queue import ENDED, NEVER, SilentError, State, cancel, states, watched
 
-if TYPE_CHECKING:
-    from hydra_plugins.diffexp_slurm_launcher.slurm_launcher import SlurmLauncher
-
 _EVERY = 60.0  # seconds between two lines about jobs that wait
-_HOPE = 60.0  # seconds until a reason never to start is believed: a node may be on its way back
+_GIVE_UP_AFTER = 60.0  # seconds until a reason never to start is taken as final: a node may be on its way back
 
-_WORDS = {"COMPLETED": None, "FAILED": "exit code not 0"}
+_FAILURES = {"COMPLETED": None, "FAILED": "exit code not 0"}  # other states are named in SLURM's words
 
 # What submitit knows for every kind of cluster; the rest it takes with the prefix slurm_.
 _SHARED = {
@@ -27,30 +24,39 @@ _SHARED = {
 }  # fmt: skip
 
 
-def launch(launcher: "SlurmLauncher", job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
-    """Submits a batch of jobs and waits for them, saying when each starts and ends.
+class SlurmSweep(Sweep, Protocol):
+    """The settings of `SlurmLauncher`, explained there."""
+
+    folder: str
+    max_num_timeout: int
+    poll_s: float
+    resources: dict[str, Any]
+
+
+def launch(sweep: SlurmSweep, job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
+    """Submit a batch of jobs, wait for them, and print when each starts and ends.
 
     Args:
-        launcher: The sweep's settings.
+        sweep: The launcher.
         job_overrides: The overrides of each job.
         first: The number of the first of them in the sweep.
 
     Raises:
-        JobError: The jobs cannot be submitted, or nothing is heard of them any more.
+        JobError: The jobs cannot be submitted, or the controller no longer answers.
         KeyboardInterrupt, SystemExit: A signal ended the wait. The jobs go on.
     """
-    planned = plan(launcher, job_overrides, first)
-    if not planned.runs:
-        return planned.outcomes
-    jobs = _submitted(launcher, planned)
+    outcomes, waiting = plan(sweep, job_overrides, first)
+    if not waiting:
+        return outcomes
+    jobs = _submitted(sweep, waiting)
     job = jobs[0].job_id.partition("_")[0]
     logs = {str(each.job_id): Path(each.paths.stdout) for each in jobs}
-    runs = dict(zip(logs, planned.runs, strict=True))
-    say(f"{len(jobs)} jobs, number {job} of SLURM; what they print goes to {planned.folder}/.submitit")
-    wait = _Wait(launcher, runs, logs)
+    runs = dict(zip(logs, waiting, strict=True))
+    say(f"{len(jobs)} jobs, number {job} of SLURM; what they print goes to {sweep_folder(sweep)}/.submitit")
+    wait = _Wait(sweep, runs, logs)
     try:
-        for now in watched(partial(states, job), launcher.poll_s):
-            wait.hear(now)
+        for now in watched(partial(states, job), sweep.poll_s):
+            wait.update(now)
             if not wait.open:
                 break
     except SilentError as error:
@@ -62,98 +68,91 @@ def launch(launcher: "SlurmLauncher", job_overrides: Sequence[Sequence[str]], fi
     for each, run in runs.items():
         text = f"{len(wait.failed)} of {len(runs)} jobs failed. What they printed is in {logs[each].parent}: {failed}"
         run.end(JobError(text) if each in wait.failed else None)
-    return planned.outcomes
+    return outcomes
 
 
 def _going_on(job: str) -> str:
     return f"The jobs go on by themselves: `squeue --jobs={job}` shows them, `scancel {job}` ends them."
 
 
-def _submitted(launcher: "SlurmLauncher", planned: Plan) -> list[Any]:
+def _submitted(sweep: SlurmSweep, runs: Sequence[Run]) -> list[Any]:
     import submitit
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     from hydra_plugins.diffexp_slurm_launcher._command import Command
 
-    folder = str(launcher.config.hydra.runtime.cwd)
-    executor = submitit.AutoExecutor(
-        cluster="slurm", folder=launcher.folder, slurm_max_num_timeout=launcher.max_num_timeout
-    )
-    resources = {key if key in _SHARED else f"slurm_{key}": value for key, value in launcher.resources.items()}
+    folder = str(sweep.config.hydra.runtime.cwd)
+    executor = submitit.AutoExecutor(cluster="slurm", folder=sweep.folder, slurm_max_num_timeout=sweep.max_num_timeout)
+    resources = {key if key in _SHARED else f"slurm_{key}": value for key, value in sweep.resources.items()}
     try:
         executor.update_parameters(**resources)
-        return executor.submit_array([Command(run.command, folder, run.environment) for run in planned.runs])
+        return executor.submit_array([Command(run.command, folder, run.environment) for run in runs])
     except (FailedJobError, FailedSubmissionError) as error:
-        raise JobError(f"SLURM did not take the jobs: {' '.join(str(error).split())}") from error
+        raise JobError(f"SLURM did not accept the jobs: {' '.join(str(error).split())}") from error
 
 
 class _Wait:
-    """Tells of each job what has changed since the last answer.
+    """Prints what changes between two answers of the controller.
 
     Attributes:
         open: The jobs that have not ended.
-        failed: Those that have, and not well.
+        failed: The jobs that have failed.
     """
 
-    def __init__(self, launcher: "SlurmLauncher", runs: Mapping[str, Run], logs: Mapping[str, Path]) -> None:
-        self.launcher, self.runs = launcher, runs
+    def __init__(self, sweep: SlurmSweep, runs: Mapping[str, Run], logs: Mapping[str, Path]) -> None:
+        self.sweep, self.runs = sweep, runs
         self.open, self.failed = list(runs), list[str]()
         self._index = {job: index for index, job in enumerate(runs)}
-        self._narrator = Narrator(
+        self._log = SweepLog(
             list(logs.values()),
             [run.number for run in runs.values()],
             [run.name for run in runs.values()],
-            min(len(runs), int(launcher.resources.get("array_parallelism") or len(runs))),
+            min(len(runs), int(sweep.resources.get("array_parallelism") or len(runs))),
         )
-        self._started: dict[str, float] = {}
-        self._stuck: dict[str, tuple[float, str]] = {}
-        self._said = time.monotonic()
+        self._stuck: dict[str, tuple[float, str]] = {}  # since when, and why
+        self._printed = time.monotonic()
 
-    def hear(self, now: Mapping[str, State]) -> None:
-        """Takes the next answer of the controller."""
+    def update(self, now: Mapping[str, State]) -> None:
+        """Take the next answer of the controller."""
         for job in list(self.open):
-            self._hear(job, now.get(job))
+            self._update(job, now.get(job))
         for job in self.open:
             if (state := now.get(job)) and state.name == "PENDING" and state.reason in NEVER:
                 since = self._stuck.get(job, (time.monotonic(), ""))[0]
                 self._stuck[job] = since, state.reason
-                if time.monotonic() - since > _HOPE:
-                    cancel(job)  # the queue will say so
+                if time.monotonic() - since > _GIVE_UP_AFTER:
+                    cancel(job)  # the next answer reports it
             else:
                 self._stuck.pop(job, None)
-        waiting = Counter(now[job].reason for job in self.open if job not in self._started and job in now)
-        if waiting and time.monotonic() - self._said > _EVERY:
+        running = self._log.running
+        waiting = Counter(now[job].reason for job in self.open if self._index[job] not in running and job in now)
+        if waiting and time.monotonic() - self._printed > _EVERY:
             why = ", ".join(f"{count} waiting ({reason})" for reason, count in waiting.items())
-            self._say(f"{len(self._started)} running, {why}")
+            self._printed = time.monotonic()
+            say(f"{len(running)} running, {why}")
 
-    def _hear(self, job: str, state: State | None) -> None:
-        index = self._index[job]
+    def _update(self, job: str, state: State | None) -> None:
+        index, running = self._index[job], self._log.running
         ended = state is None or state.name in ENDED
-        if job not in self._started and (ended or (state and state.name == "RUNNING")):
-            self._started[job] = time.monotonic()
-            self._said = time.monotonic()
-            self._narrator.started(index)
+        if index not in running and (ended or (state and state.name == "RUNNING")):
+            self._printed = time.monotonic()
+            self._log.started(index)
         if ended:
             self.open.remove(job)
             failure = self._failure(job, state)
             if failure:
                 self.failed.append(job)
-            seconds = time.monotonic() - self._started.pop(job)
-            self._said = time.monotonic()
-            self._narrator.ended(index, f"FAILED ({failure})" if failure else "done", seconds)
-        elif job in self._started and state and state.name == "PENDING":
-            del self._started[job]
-            self._narrator.running.pop(index)
-            self._say(f"#{self.runs[job].number} was requeued: {self.runs[job].name}")
+            self._printed = time.monotonic()
+            self._log.ended(index, f"FAILED ({failure})" if failure else "done", time.monotonic() - running[index])
+        elif index in running and state and state.name == "PENDING":
+            del running[index]
+            self._printed = time.monotonic()
+            say(f"#{self.runs[job].number} was requeued: {self.runs[job].name}")
 
     def _failure(self, job: str, state: State | None) -> str | None:
         if job in self._stuck:
             return f"could not start: {self._stuck[job][1]}"
         if state is not None:
-            return _WORDS.get(state.name, state.name.lower().replace("_", " "))
+            return _FAILURES.get(state.name, state.name.lower().replace("_", " "))
         # The controller forgot it between two answers: only the application can tell how it ended.
-        return None if finished(self.launcher, self.runs[job].outcome) else "left the queue unfinished"
-
-    def _say(self, line: str) -> None:
-        self._said = time.monotonic()
-        say(line)
+        return None if finished(self.sweep, self.runs[job].outcome) else "left the queue unfinished"

@@ -1,4 +1,4 @@
-"""What SLURM's controller says of the jobs of one submission."""
+"""The states of the jobs of one submission, from SLURM's controller."""
 
 import subprocess
 import time
@@ -12,7 +12,7 @@ ENDED = {
     "TIMEOUT",
 }  # fmt: skip
 
-#: Why a job waits that will not start unless somebody changes it or the cluster.
+#: Reasons for which a job never starts unless somebody changes it or the cluster.
 NEVER = {
     "BadConstraints", "DependencyNeverSatisfied", "InvalidAccount", "InvalidQOS", "JobHeldAdmin", "PartitionConfig",
     "PartitionNodeLimit", "PartitionTimeLimit", "launch failed requeued held",
@@ -20,7 +20,7 @@ NEVER = {
 
 
 class SilentError(Exception):
-    """The controller has not answered for a long time; its text is what squeue said last."""
+    """The controller has not answered for a long time; the text is the last error of squeue."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,16 @@ def states(job: str) -> dict[str, State] | str:
 
 
 def cancel(job: str) -> None:
-    """Takes a job, or one element of an array, out of the queue, if the controller can be had."""
-    _tell("scancel", job)
+    """Take a job, or one element of an array, out of the queue, if the controller answers."""
+    _send("scancel", job)
 
 
 def requeue(job: str) -> None:
-    """Ends a job and puts it back into the queue, if the controller can be had."""
-    _tell("scontrol", "requeue", job)
+    """End a job and put it back into the queue, if the controller answers."""
+    _send("scontrol", "requeue", job)
 
 
-def _tell(*command: str) -> None:
+def _send(*command: str) -> None:
     with suppress(OSError, subprocess.TimeoutExpired):
         subprocess.run(command, capture_output=True, timeout=60)
 
@@ -65,22 +65,22 @@ def _tell(*command: str) -> None:
 def watched(
     ask: Callable[[], Mapping[str, State] | str], every: float, patience: float = 600.0
 ) -> Iterator[Mapping[str, State]]:
-    """What `ask` answers, again and again, for as long as it is taken.
+    """The states from `ask`, again and again.
 
     Args:
-        ask: Answers with the states, or with the reason why it cannot.
-        every: Seconds between two questions.
-        patience: Seconds without an answer before giving up; a controller may be restarted meanwhile.
+        ask: Returns the states, or the reason why there are none.
+        every: Seconds between two calls.
+        patience: Seconds without states before giving up; a controller may be restarted meanwhile.
 
     Raises:
-        SilentError: There was no answer for so long.
+        SilentError: There were no states for so long.
     """
-    heard = time.monotonic()
+    answered = time.monotonic()
     while True:
         answer = ask()
         if not isinstance(answer, str):
-            heard = time.monotonic()
+            answered = time.monotonic()
             yield answer
-        elif time.monotonic() - heard > patience:
+        elif time.monotonic() - answered > patience:
             raise SilentError(answer)
         time.sleep(every)

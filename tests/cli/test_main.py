@@ -17,7 +17,7 @@ from diffexp.cli.config import compose_choice
 from diffexp.cli.errors import task_mistake
 from diffexp.cli.hydra_app import run_hydra_app
 from diffexp.cli.main import COMMANDS, main
-from hydra_plugins.diffexp_local_launcher._narrator import duration
+from hydra_plugins.diffexp_local_launcher._sweep_log import duration
 
 
 class App:

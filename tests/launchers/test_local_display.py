@@ -15,7 +15,7 @@ from threading import Thread
 
 import pytest
 from rich.console import Console
-from small_app import alive, environment, sleepers, small_app, wait_until, words
+from small_app import alive, command_line, environment, sleepers, small_app, wait_until
 
 from hydra_plugins.diffexp_local_launcher._display import Display
 from hydra_plugins.diffexp_local_launcher._processes import _GRACE
@@ -33,7 +33,7 @@ class Terminal:
         self._keys, screen = pty.openpty()
         fcntl.ioctl(screen, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 110, 0, 0))
         self.process = subprocess.Popen(
-            words(*arguments), cwd=folder, env=environment(folder) | {"TERM": "xterm"}, start_new_session=True,
+            command_line(*arguments), cwd=folder, env=environment(folder) | {"TERM": "xterm"}, start_new_session=True,
             stdin=screen, stdout=screen, stderr=screen, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )  # fmt: skip
         os.close(screen)

@@ -20,15 +20,15 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from omegaconf import OmegaConf
 
 
-class Telling(BasicSweeper):
+class Recording(BasicSweeper):
     \"\"\"Writes what the launcher gives back.\"\"\"
 
     def sweep(self, arguments):
         launch = self.launcher.launch
 
-        def told(batch, initial_job_idx):
+        def recorded(batch, initial_job_idx):
             returns = launch(batch, initial_job_idx=initial_job_idx)
-            Path(self.config.tell).write_text(json.dumps([
+            Path(self.config.record).write_text(json.dumps([
                 {
                     "status": each.status.name, "overrides": list(each.overrides), "task": each.task_name,
                     "cfg": OmegaConf.to_container(each.cfg, resolve=True), "folder": os.path.abspath(each.working_dir),
@@ -40,7 +40,7 @@ class Telling(BasicSweeper):
             ]))
             return returns
 
-        self.launcher.launch = told
+        self.launcher.launch = recorded
         return super().sweep(arguments)
 """
 
@@ -65,10 +65,10 @@ CONFIG = """
     lists: [1]
     drop: me
     keep: {a: 1, b: 2}
-    tell: null
+    record: null
     hydra:
       sweeper:
-        _target_: hydra_plugins.telling.Telling
+        _target_: hydra_plugins.recording.Recording
 """
 
 TEXTS = (
@@ -85,16 +85,16 @@ TEXTS = (
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return write(tmp_path, {"app.py": APP, "hydra_plugins/telling.py": SWEEPER, "conf/config.yaml": CONFIG})
+    return write(tmp_path, {"app.py": APP, "hydra_plugins/recording.py": SWEEPER, "conf/config.yaml": CONFIG})
 
 
 def swept_by(launcher: str, folder: Path, *words: str) -> tuple[list[dict[str, Any]], subprocess.CompletedProcess[str]]:
-    """What the launcher has told the sweeper, and the sweep. All launchers write into the same folder, in turn."""
+    """What the launcher returned to the sweeper, and the finished process. All launchers use the same folder in turn."""
     out = folder / launcher
-    line = [sys.executable, "app.py", "-m", f"hydra/launcher={launcher}", "tell=told.json", *words]
+    line = [sys.executable, "app.py", "-m", f"hydra/launcher={launcher}", "record=returned.json", *words]
     done = subprocess.run(line, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=120)
     (folder / "out").rename(out)
-    return json.loads((folder / "told.json").read_text()), done
+    return json.loads((folder / "returned.json").read_text()), done
 
 
 def quoted(text: str) -> str:
@@ -102,7 +102,7 @@ def quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${") + "'"
 
 
-def test_hydra_is_told_the_same_as_by_its_own_launcher(folder: Path) -> None:
+def test_hydra_receives_the_same_as_from_its_own_launcher(folder: Path) -> None:
     """Overrides of every kind, a job that fails between others that do not, what tasks return, folders and files."""
     words = (
         f"text={','.join([quoted(text) for text in TEXTS[:4]] + ['wrong'] + [quoted(text) for text in TEXTS[4:]])}",

@@ -12,9 +12,9 @@ from threading import Thread
 import pytest
 from small_app import alive, environment, launched, launching, seen, sleepers, small_app, wait_until
 
-from hydra_plugins.diffexp_local_launcher._narrator import Narrator, duration, last_lines
 from hydra_plugins.diffexp_local_launcher._processes import Job, StoppedError, run_all
 from hydra_plugins.diffexp_local_launcher._slots import Slot
+from hydra_plugins.diffexp_local_launcher._sweep_log import SweepLog, duration, last_lines
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_with_fail_fast_the_first_failure_ends_those_that_run_and_no_more_are_st
     assert not [pid for pid in pids if alive(int(pid))]
 
 
-def test_with_fail_fast_it_is_said_that_no_more_are_started_where_none_runs(folder: Path) -> None:
+def test_with_fail_fast_a_line_says_that_no_more_are_started_if_none_runs(folder: Path) -> None:
     done = launched(folder, "hydra.launcher.jobs=1", "hydra.launcher.fail_fast=true", "number=0,1", "broken=[0]")
     assert done.stdout.endswith(
         "number=0 (1 of 2)\n    RuntimeError: number 0 is broken\nfail_fast: no more jobs are started\n"
@@ -72,7 +72,7 @@ def test_with_fail_fast_it_is_said_that_no_more_are_started_where_none_runs(fold
     assert "1 of 2 jobs failed, 1 not started. " in done.stderr
 
 
-def test_a_job_is_called_by_what_tells_it_from_the_others(folder: Path) -> None:
+def test_a_job_is_named_by_the_overrides_that_distinguish_it(folder: Path) -> None:
     """By all of its overrides, where it is the only one or has none of its own."""
     done = launched(folder, "text=a", "number=1,2", "hold=0", "say=x,y", "hydra.launcher.jobs=1")
     assert re.findall(r"^#\d started on cpu \d+(.*)$", done.stdout, re.M) == [
@@ -137,36 +137,40 @@ def test_jobs_that_the_application_calls_finished_are_not_started(folder: Path) 
     assert done.stdout.count("skipped") == 3
 
 
-def test_no_end_is_foretold_while_a_job_outlasts_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_end_is_estimated_while_a_job_outlasts_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The mean of those that ended says nothing about a job that has run for longer."""
     logs = [tmp_path / f"{number}.log" for number in range(3)]
     for log in logs:
         log.touch()
-    narrator = Narrator(logs, [0, 1, 2], ["a", "b", "c"], at_a_time=2)
-    narrator.started(0)
-    narrator.started(1)
-    narrator.ended(0, "done", 60.0)
+    log = SweepLog(logs, [0, 1, 2], ["a", "b", "c"], at_a_time=2)
+    log.started(0)
+    log.started(1)
+    log.ended(0, "done", 60.0)
     assert "(1 of 3, about 1 min 0 s left)" in capsys.readouterr().out  # b and then c, or side by side
-    narrator.started(2)
-    narrator.running = dict.fromkeys(narrator.running, 0.0)  # since long ago
-    narrator.ended(1, "done", 60.0)
+    log.started(2)
+    log.running = dict.fromkeys(log.running, 0.0)  # since long ago
+    log.ended(1, "done", 60.0)
     assert "(2 of 3, 1 still running)" in capsys.readouterr().out
-    assert narrator.left() == ""
+    assert log.left() == ""
 
 
-def test_jobs_that_failed_at_once_foretell_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    narrator = Narrator([tmp_path / "none"] * 4, list(range(4)), list("abcd"), at_a_time=1)
+def test_jobs_that_failed_at_once_do_not_count_in_the_estimate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = SweepLog([tmp_path / "none"] * 4, list(range(4)), list("abcd"), at_a_time=1)
     for index, (state, seconds) in enumerate(
         [("FAILED (exit code 1)", 0.1), ("done", 60.0), ("KILLED (signal 9)", 1.0)]
     ):
-        narrator.started(index)
-        narrator.ended(index, state, seconds)
+        log.started(index)
+        log.ended(index, state, seconds)
     ends = re.findall(r"\((\d of 4.*)\)$", capsys.readouterr().out, re.M)
     assert ends == ["1 of 4", "2 of 4, about 2 min 0 s left", "3 of 4, about 1 min 0 s left"]
 
 
-def test_what_a_job_of_an_earlier_sweep_said_is_not_its_own(tmp_path: Path) -> None:
-    """The log is one file, for a sweep that is typed again goes on with it."""
+def test_lines_of_an_earlier_sweep_are_not_the_jobs_own(tmp_path: Path) -> None:
+    """The log is one file, to which a repeated sweep appends."""
     log = tmp_path / "0.log"
     log.write_text("$ python app.py\nRuntimeError: no\n$ python app.py\n")
     assert last_lines(log) == []
@@ -174,7 +178,7 @@ def test_what_a_job_of_an_earlier_sweep_said_is_not_its_own(tmp_path: Path) -> N
     assert last_lines(log) == ["it goes on"]
 
 
-def test_times_are_told_in_the_units_that_matter() -> None:
+def test_durations_are_printed_in_their_two_largest_units() -> None:
     assert [duration(seconds) for seconds in (0.4, 59.6, 125, 7260)] == ["0 s", "1 min 0 s", "2 min 5 s", "2 h 1 min"]
 
 
@@ -183,28 +187,28 @@ def test_a_signal_ends_every_job_and_what_it_started(folder: Path, number: int, 
     parent = launching(folder, "hydra.launcher.jobs=2", "sleeper=true", "number=0,1,2")
     pids = sleepers(folder, jobs=2)
     parent.send_signal(number)
-    said = parent.communicate(timeout=30)[0]
-    assert parent.returncode == code, said
-    assert "all jobs were ended; 0 of 3 had finished" in said
-    ends = re.findall(r"^#(\d) (\w+) \((.*)\) in \d+ s: number=(\d) ", said, re.M)
+    output = parent.communicate(timeout=30)[0]
+    assert parent.returncode == code, output
+    assert "all jobs were ended; 0 of 3 had finished" in output
+    ends = re.findall(r"^#(\d) (\w+) \((.*)\) in \d+ s: number=(\d) ", output, re.M)
     assert sorted(ends) == [(job, "stopped", f"by {signal.Signals(number).name}", job) for job in "01"]
     assert not (folder / "ran" / "2.start").exists()
     assert not [pid for pid in pids if alive(pid)]
 
 
-def test_a_job_that_somebody_else_told_to_stop_was_interrupted(folder: Path) -> None:
+def test_a_job_that_received_sigterm_from_elsewhere_was_interrupted(folder: Path) -> None:
     """It left with the exit code of a program that was."""
     sweep = launching(folder, "number=0,1", "sleepers=[0]", "polite=true", "hydra.launcher.jobs=1")
     os.kill(sleepers(folder, jobs=1)[0], signal.SIGTERM)
-    said = sweep.communicate(timeout=60)[0]
+    output = sweep.communicate(timeout=60)[0]
     assert sweep.returncode == 1
-    assert "#0 interrupted (exit code 143)" in said
-    assert "#1 done" in said
-    assert "0 of 2 jobs failed, 1 interrupted. " in said
+    assert "#0 interrupted (exit code 143)" in output
+    assert "#1 done" in output
+    assert "0 of 2 jobs failed, 1 interrupted. " in output
 
 
-class Heard:
-    """What the listener is told of the ends of jobs."""
+class Stops:
+    """Records the jobs that were stopped."""
 
     def __init__(self) -> None:
         self.ends: list[tuple[int, int]] = []
@@ -232,10 +236,10 @@ def test_a_second_sigterm_does_not_take_the_time_to_save_away(tmp_path: Path) ->
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.1)
 
-    heard, twice = Heard(), Thread(target=terminate_twice)
+    stops, twice = Stops(), Thread(target=terminate_twice)
     twice.start()
     with pytest.raises(StoppedError, match="SIGTERM"):
-        run_all([job], [Slot("a", {})], heard, at_a_time=1)
+        run_all([job], [Slot("a", {})], stops, at_a_time=1)
     twice.join()
     assert (tmp_path / "saved").exists()
-    assert heard.ends == [(0, 143)]
+    assert stops.ends == [(0, 143)]

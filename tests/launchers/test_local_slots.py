@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from small_app import alive, environment, launched, launching, seen, sleepers, small_app, words
+from small_app import alive, command_line, environment, launched, launching, seen, sleepers, small_app
 
 from hydra_plugins.diffexp_local_launcher._processes import Job, run_all
 from hydra_plugins.diffexp_local_launcher._slots import Slot, cpu_slots, first_free, gpu_slots, visible_gpus
@@ -47,8 +47,8 @@ def test_two_sweeps_share_the_slots_of_their_machine(tmp_path: Path, settings: t
     folders = [small_app(tmp_path / name) for name in ("one", "other")]
     sweeps = [launching(folder, "number=range(4)", "hold=0.2", *settings, meeting=tmp_path) for folder in folders]
     for sweep in sweeps:
-        said = sweep.communicate(timeout=120)[0]
-        assert sweep.returncode == 0, said
+        output = sweep.communicate(timeout=120)[0]
+        assert sweep.returncode == 0, output
     jobs = [job for folder in folders for job in seen(folder)]
     assert len(jobs) == 8
     for one, other in overlapping(jobs):
@@ -136,21 +136,21 @@ def test_starts_are_staggered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """Of three that could start at once, the last starts two intervals after the first."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     starts: list[float] = []
-    listener: Any = SimpleNamespace(
+    display: Any = SimpleNamespace(
         started=lambda index, where: starts.append(time.monotonic()), exited=lambda *args: None
     )
     jobs = [Job(["true"], str(tmp_path), dict(os.environ), tmp_path / f"{n}.log") for n in range(3)]
     began = time.monotonic()
-    assert run_all(jobs, [Slot(name, {}) for name in "abc"], listener, at_a_time=3, stagger=0.3) == [0, 0, 0]
+    assert run_all(jobs, [Slot(name, {}) for name in "abc"], display, at_a_time=3, stagger=0.3) == [0, 0, 0]
     assert starts[2] - began >= 0.6
 
 
-def test_a_folder_of_somebody_elses_is_refused(tmp_path: Path) -> None:
+def test_a_folder_of_another_user_is_an_error(tmp_path: Path) -> None:
     """In a folder that all may write to, its name is easily guessed."""
     folder = small_app(tmp_path)
     (folder / "theirs").mkdir()
     (folder / f"diffexp-slots-{os.getuid()}").symlink_to(folder / "theirs")
-    done = subprocess.run(words("number=1"), cwd=folder, env=environment(folder), capture_output=True, text=True)
+    done = subprocess.run(command_line("number=1"), cwd=folder, env=environment(folder), capture_output=True, text=True)
     assert done.returncode == 1
     assert "is not yours" in done.stderr
     assert "Traceback" not in done.stderr
@@ -164,7 +164,7 @@ def test_a_folder_of_somebody_elses_is_refused(tmp_path: Path) -> None:
         {"gpus": [0, 0]}, {"gpus": [-1]}, {"gpus": ["../x"]},
     ],
 )  # fmt: skip
-def test_settings_that_cannot_be_are_refused_by_name(settings: dict[str, Any]) -> None:
+def test_invalid_settings_are_named(settings: dict[str, Any]) -> None:
     (name,) = settings
     with pytest.raises(ValueError, match=rf"^hydra\.launcher\.{name}="):
         LocalLauncher(**settings)

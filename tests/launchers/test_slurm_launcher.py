@@ -1,4 +1,4 @@
-"""`hydra/launcher=slurm` without a SLURM: what it makes of the controller's words. `make slurm` asks a real one."""
+"""`hydra/launcher=slurm` without a SLURM: how it reads the controller's answers. `make slurm` runs a real one."""
 
 import os
 import signal
@@ -72,41 +72,43 @@ def test_a_silent_controller_is_given_up_and_a_short_silence_is_not() -> None:
         next(watched(lambda: "away", every=0.0, patience=-1.0))
 
 
-def test_every_end_is_told_and_a_requeued_job_is_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_end_is_printed_and_a_requeued_job_is_waited_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     wait = waiting(tmp_path, 4)
     (tmp_path / "7_1.log").write_text("Traceback\nRuntimeError: no\nsrun: error: task 0: Exited with exit code 1\n")
     run, wait_for, end = State("RUNNING", "None"), State("PENDING", "BeginTime"), State("COMPLETED", "None")
-    wait.hear({"7_0": run, "7_1": run, "7_2": run, "7_3": wait_for})
-    wait.hear({"7_0": end, "7_1": State("FAILED", "NonZeroExitCode"), "7_2": wait_for, "7_3": State("CANCELLED", "")})
+    wait.update({"7_0": run, "7_1": run, "7_2": run, "7_3": wait_for})
+    wait.update({"7_0": end, "7_1": State("FAILED", "NonZeroExitCode"), "7_2": wait_for, "7_3": State("CANCELLED", "")})
     assert wait.open == ["7_2"]
-    wait.hear({"7_2": run})
-    wait.hear({"7_2": State("OUT_OF_MEMORY", "OutOfMemory")})
+    wait.update({"7_2": run})
+    wait.update({"7_2": State("OUT_OF_MEMORY", "OutOfMemory")})
     assert (wait.open, wait.failed) == ([], ["7_1", "7_3", "7_2"])
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for line in ("#0 done in 0 s", "#1 FAILED (exit code not 0)", "\n    RuntimeError: no\n", "#2 was requeued: seed=2",
                  "#3 FAILED (cancelled)", "#2 FAILED (out of memory)"):  # fmt: skip
-        assert line in said
+        assert line in output
 
 
-@pytest.mark.parametrize(("skip", "failed"), [(None, ["7_0"]), ("test_slurm_launcher.is_done", [])])
+@pytest.mark.parametrize(("skip", "failed"), [(None, ["7_0"]), (f"{__name__}.is_done", [])])
 def test_of_a_job_that_the_controller_forgot_the_application_is_asked(
     tmp_path: Path, skip: str | None, failed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hydra.core.hydra_config.HydraConfig.set_config", lambda self, cfg: None)
     wait = waiting(tmp_path, 1, skip)
-    wait.hear({"7_0": State("RUNNING", "None")})
-    wait.hear({})
+    wait.update({"7_0": State("RUNNING", "None")})
+    wait.update({})
     assert (wait.open, wait.failed) == ([], failed)
 
 
 def test_a_job_that_will_never_start_is_taken_back(
     controller: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(_launch, "_HOPE", -1.0)
+    monkeypatch.setattr(_launch, "_GIVE_UP_AFTER", -1.0)
     wait = waiting(controller, 2)
-    wait.hear({"7_0": State("PENDING", "PartitionTimeLimit"), "7_1": State("PENDING", "Priority")})
+    wait.update({"7_0": State("PENDING", "PartitionTimeLimit"), "7_1": State("PENDING", "Priority")})
     assert (controller / "asked").read_text() == "7_0\n"
-    wait.hear({"7_0": State("CANCELLED", ""), "7_1": State("PENDING", "Priority")})
+    wait.update({"7_0": State("CANCELLED", ""), "7_1": State("PENDING", "Priority")})
     assert (wait.open, wait.failed) == (["7_1"], ["7_0"])
     assert "#0 FAILED (could not start: PartitionTimeLimit)" in capsys.readouterr().out
 

@@ -26,7 +26,7 @@ SlurmdUser={user}
 SlurmctldPort={ctld}
 SlurmdPort={slurmd}
 AuthType=auth/munge
-# A requeued job waits until its old credential has expired, two minutes unless told otherwise.
+# A requeued job waits until its old credential has expired, two minutes by default.
 AuthInfo=socket={folder}/munge.socket,cred_expire=5
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool

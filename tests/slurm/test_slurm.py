@@ -64,11 +64,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-class Told:
+class Training:
     """`diffexp train ...` as a user would start it; what it prints goes to a file and to this test's output."""
 
     def __init__(self, here: Cluster, folder: Path, *words: str, before: tuple[str, ...] = ()) -> None:
-        self.log = folder / f"told-{time.monotonic_ns()}.log"
+        self.log = folder / f"output-{time.monotonic_ns()}.log"
         self.folder = folder
         environment = {**here.environment, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "HOME": str(folder)}
         with self.log.open("wb") as out:
@@ -125,9 +125,9 @@ def pids(slurm: Cluster, job: str) -> list[int]:
 
 
 @pytest.mark.parametrize("slurm", [False, True], ids=["without accounting", "with accounting"], indirect=True)
-def test_a_sweep_survives_kills_and_requeues_and_typed_again_completes(slurm: Cluster, folder: Path) -> None:
+def test_a_sweep_survives_kills_and_requeues_and_completes_when_repeated(slurm: Cluster, folder: Path) -> None:
     began = time.monotonic()
-    first = Told(slurm, folder, *SWEEP)
+    first = Training(slurm, folder, *SWEEP)
     first.until(lambda: "number" in first.text())
     job = re.search(r"number (\d+) of SLURM", first.text())
     assert job
@@ -161,7 +161,7 @@ def test_a_sweep_survives_kills_and_requeues_and_typed_again_completes(slurm: Cl
     print(f"--- the first command took {time.monotonic() - began:.0f} s")
 
     (folder / "mended").touch()
-    second = Told(slurm, folder, *SWEEP)
+    second = Training(slurm, folder, *SWEEP)
     assert second.ended(300) == 0
     assert second.text().count("skipped") == 8
     assert states(folder) == dict.fromkeys(TARGETS, "done")
@@ -169,38 +169,38 @@ def test_a_sweep_survives_kills_and_requeues_and_typed_again_completes(slurm: Cl
     print(f"--- both took {time.monotonic() - began:.0f} s")
 
 
-def test_a_preempted_run_leaves_is_requeued_and_goes_on(slurm: Cluster, folder: Path) -> None:
-    """It leaves within the grace time, as told; SLURM alone would take that for its end."""
-    told = Told(slurm, folder, *SWEEP, "target=v")
-    told.until(lambda: in_midst(folder, TARGETS.index("v")))
+def test_a_preempted_run_exits_is_requeued_and_resumes(slurm: Cluster, folder: Path) -> None:
+    """It exits within the grace time, as it should; SLURM alone would take that for its end."""
+    training = Training(slurm, folder, *SWEEP, "target=v")
+    training.until(lambda: in_midst(folder, TARGETS.index("v")))
     slurm.ask("sbatch", "--partition=urgent", "--ntasks=2", f"--output={folder}/urgent", "--wrap", "echo urgent")
-    assert told.ended(200) == 0
+    assert training.ended(200) == 0
     assert (folder / "urgent").read_text() == "urgent\n"
-    assert "#0 was requeued" in told.text()
+    assert "#0 was requeued" in training.text()
     log = next((folder / "runs" / "s" / ".submitit").glob("*_log.out")).read_text()
-    assert "was told to leave, and is requeued" in log
+    assert "received SIGTERM, and is requeued" in log
     assert "going on at step" in log
     assert states(folder) == {"v": "done"}
 
 
-def test_a_job_that_can_never_start_is_told_and_taken_back(slurm: Cluster, folder: Path) -> None:
+def test_a_job_that_can_never_start_is_reported_and_cancelled(slurm: Cluster, folder: Path) -> None:
     """The partition allows an hour."""
-    told = Told(slurm, folder, *SWEEP, "hydra.launcher.timeout_min=600", "target=v,x0")
-    assert told.ended(150) == 1
-    assert told.text().count("FAILED (could not start: Partition") == 2
+    training = Training(slurm, folder, *SWEEP, "hydra.launcher.timeout_min=600", "target=v,x0")
+    assert training.ended(150) == 1
+    assert training.text().count("FAILED (could not start: Partition") == 2
     assert not slurm.ask("squeue", "--noheader", "--states=R,PD")
 
 
 def test_a_run_inside_srun_is_a_run(slurm: Cluster, folder: Path) -> None:
     """Not a rank, not a job that Lightning requeues; SIGTERM ends it as it does anywhere."""
-    alone = Told(slurm, folder, *SMALL, before=("srun", "--ntasks=1"))
+    alone = Training(slurm, folder, *SMALL, before=("srun", "--ntasks=1"))
     alone.until(lambda: "job" in slurm.ask("squeue", "--noheader", "--format=job %i"))
     job = slurm.ask("squeue", "--noheader", "--format=%i").split()[0]
     alone.until(lambda: in_midst(folder, TARGETS.index("epsilon")))
     once(slurm, "scancel", "--signal=TERM", job)
     assert alone.ended(60) == 143
     assert states(folder) == {"epsilon": "interrupted"}
-    again = Told(slurm, folder, *SMALL, before=("srun", "--ntasks=1"))
+    again = Training(slurm, folder, *SMALL, before=("srun", "--ntasks=1"))
     assert again.ended(100) == 0
     assert "going on at step" in again.text()
     assert states(folder) == {"epsilon": "done"}

@@ -100,7 +100,7 @@ def environment(meeting: Path) -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key not in without} | {"TMPDIR": str(meeting)}
 
 
-def words(*arguments: str, program: tuple[str, ...] = ("pkg/app.py",)) -> list[str]:
+def command_line(*arguments: str, program: tuple[str, ...] = ("pkg/app.py",)) -> list[str]:
     """The command line of a sweep. Without `hydra.launcher.gpus=...` it is the same on a machine with GPUs."""
     mine = [] if any("launcher.gpus" in word for word in arguments) else ["hydra.launcher.gpus=[]"]
     return [sys.executable, *program, "-m", *arguments, "hydra/launcher=local", *mine]
@@ -110,14 +110,14 @@ def launched(
     folder: Path, *arguments: str, program: tuple[str, ...] = ("pkg/app.py",)
 ) -> subprocess.CompletedProcess[str]:
     """A whole sweep."""
-    line = words(*arguments, program=program)
+    line = command_line(*arguments, program=program)
     return subprocess.run(line, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=120)
 
 
 def launching(folder: Path, *arguments: str, meeting: Path | None = None) -> subprocess.Popen[str]:
     """A sweep that goes on."""
     return subprocess.Popen(
-        words(*arguments), cwd=folder, env=environment(meeting or folder), stdout=subprocess.PIPE,
+        command_line(*arguments), cwd=folder, env=environment(meeting or folder), stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What a sweep says while it runs: one line when a job starts and one when it ends, with what is left."""
+"""What a sweep prints while it runs: one line when a job starts and one when it ends, with an estimate of the rest."""
 
 import time
 from collections import Counter
@@ -7,17 +7,17 @@ from pathlib import Path
 
 _COMMAND = "$ "  # opens the line of a job's log that says how it was started
 
-# What a job's log says that the job did not: its command, Hydra's advice, the lines of submitit and srun.
+# Lines of a job's log that the job did not print: its command, Hydra's advice, the lines of submitit and srun.
 _OF_OTHERS = (_COMMAND, "Set the environment variable HYDRA_FULL_ERROR", "submitit ", "srun: ")
 
 
 def say(line: str) -> None:
-    """Prints at once, for a log file is read while it grows."""
+    """Print at once, for a log file is read while it grows."""
     print(line, flush=True)
 
 
-class Narrator:
-    """Tells of each job.
+class SweepLog:
+    """Prints what happens to each job.
 
     Args:
         logs: Where each job prints to.
@@ -27,8 +27,8 @@ class Narrator:
 
     Attributes:
         states: How many jobs ended in each state, by its first word.
-        seconds: How long each of those took that were done; those that failed say nothing about the others.
-        running: When each of those started that run.
+        seconds: How long each job took that was done; those that failed are no guide to the others.
+        running: When each running job started.
     """
 
     def __init__(self, logs: Sequence[Path], numbers: Sequence[int], names: Sequence[str], at_a_time: int) -> None:
@@ -39,7 +39,7 @@ class Narrator:
 
     @property
     def failed(self) -> int:
-        """How many jobs have ended badly, and not because somebody ended them."""
+        """How many jobs failed, not counting those that were stopped."""
         return self.states["FAILED"] + self.states["KILLED"]
 
     def started(self, index: int, where: str = "") -> None:
@@ -56,35 +56,35 @@ class Narrator:
         left = self.left() or (f"{len(self.running)} still running" if self.running else "")
         say(
             f"#{self.numbers[index]} {state} in {duration(seconds)}{self._named(index)} "
-            f"({self.states.total()} of {len(self.logs)}{left and f', {left}'}){_last_words(self.logs[index])}"
+            f"({self.states.total()} of {len(self.logs)}{left and f', {left}'}){log_tail(self.logs[index])}"
         )
 
     def left(self) -> str:
-        """Until the last job ends, if those to come take as long as those that were done; empty if that is unknown."""
+        """Time until the last job ends, if the others take as long as those that were done; empty if unknown."""
         left = len(self.logs) - self.states.total()
         if not left or not self.seconds:
             return ""
         mean = sum(self.seconds) / len(self.seconds)
         running = sum(max(0.0, mean - (time.monotonic() - start)) for start in self.running.values())
         seconds = (running + mean * (left - len(self.running))) / min(self.at_a_time, left)
-        # Jobs that have outlasted the others say nothing about when they end.
+        # Nothing is known of jobs that have outlasted the others.
         return f"about {duration(seconds)} left" if round(seconds) else ""
 
     def _named(self, index: int) -> str:
         return self.names[index] and f": {self.names[index]}"
 
 
-def _last_words(path: Path) -> str:
-    """The last line that a job printed and those that it continues, being indented; on lines of their own."""
-    said = last_lines(path)
-    first = max((i for i, line in enumerate(said) if not line.startswith(" ")), default=0)
-    return "".join(f"\n    {line[:1000]}" for line in said[first:])
+def log_tail(path: Path) -> str:
+    """The last line that a job printed with the indented lines that continue it, each on a line of its own."""
+    lines = last_lines(path)
+    first = max((i for i, line in enumerate(lines) if not line.startswith(" ")), default=0)
+    return "".join(f"\n    {line[:1000]}" for line in lines[first:])
 
 
 def last_lines(path: Path) -> list[str]:
-    """What a job printed last, without what others say in its log; none if it ended before it began.
+    """What a job printed last, without the lines of others in its log; none if it ended before it printed.
 
-    A log goes on where the last sweep left it: what stands before the job's own command is not its own.
+    A sweep that is repeated appends to the log: what stands before the last command is of an earlier job.
     """
     if not path.exists():
         return []
@@ -96,7 +96,7 @@ def last_lines(path: Path) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """The time in the two units that matter: 1 h 20 min, 3 min 5 s, 12 s."""
+    """The time in its two largest units: 1 h 20 min, 3 min 5 s, 12 s."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
