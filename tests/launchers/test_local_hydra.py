@@ -89,7 +89,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def swept_by(launcher: str, folder: Path, *words: str) -> tuple[list[dict[str, Any]], subprocess.CompletedProcess[str]]:
-    """What the launcher returned to the sweeper, and the finished process. All launchers use the same folder in turn."""
+    """What the launcher returned to the sweeper, and the finished process. They share one folder, in turn."""
     out = folder / launcher
     line = [sys.executable, "app.py", "-m", f"hydra/launcher={launcher}", "record=returned.json", *words]
     done = subprocess.run(line, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=120)
