@@ -1,4 +1,4 @@
-"""How far long work is and when it will be done, on stderr: one line that is rewritten, or now and then a new one."""
+"""Progress of long work on stderr: the share done and the time left, on one rewritten line or a new one at times."""
 
 import sys
 import time
@@ -9,26 +9,26 @@ T = TypeVar("T")
 
 
 def progress(parts: Iterable[T], total: int, label: str, patience: float = 10.0) -> Iterator[T]:
-    """The parts as they are, with the share done and the time left said between them.
+    """Yield the parts unchanged, and print the share done and the time left between them.
 
     Args:
         parts: Of roughly equal cost.
         total: How many there are.
         label: What they are parts of.
-        patience: Seconds before the first word, and between two lines where stderr is no terminal.
+        patience: Seconds before the first line, and between two lines if stderr is not a terminal.
     """
-    began = said = time.monotonic()
+    began = last = time.monotonic()
     rewriting = sys.stderr.isatty()
-    spoken = False
+    printed = False
     for done, part in enumerate(parts, 1):
         yield part
         now = time.monotonic()
-        if now - (began if rewriting and not spoken else said) < (0.2 if rewriting and spoken else patience):
+        if now - (began if rewriting and not printed else last) < (0.2 if rewriting and printed else patience):
             continue
-        spoken, said = True, now
+        printed, last = True, now
         line = f"{label}  {100 * done / total:3.0f} %  ETA {clock((now - began) / done * (total - done))}"
         print(f"\r\033[K{line}" if rewriting else line, end="" if rewriting else "\n", file=sys.stderr, flush=True)
-    if spoken and rewriting:
+    if printed and rewriting:
         print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
