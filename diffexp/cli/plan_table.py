@@ -9,8 +9,7 @@ from rich.text import Text
 from diffexp.cli.plans import Cost, Plan
 from diffexp.io.progress import clock
 from diffexp.io.redact import on_one_line
-from diffexp.report.format import counted, number
-from diffexp.report.states import percent
+from diffexp.report.format import counted, number, percent
 
 _HEADINGS = ("network", "data", "batch", "runs", "parameters", "FLOPs/step", "images/run", "time/run", "known from")
 _NUMBERS = {"batch", "runs", "parameters", "FLOPs/step", "images/run", "time/run"}

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from diffexp.io.progress import clock
 from diffexp.io.redact import on_one_line
-from diffexp.report.format import counted, number
+from diffexp.report.format import age, counted, number, percent
 from diffexp.runs.state import STATES, RunState
 
 _STYLES = {"failed": "bold red", "unreadable": "bold red", "stopped": "yellow", "interrupted": "yellow",
@@ -72,19 +72,6 @@ def status_json(study: str, runs: Sequence[RunState]) -> dict[str, Any]:
         **study_totals(runs),
         "runs": [{**asdict(run), "progress": run.progress, "metrics": dict(run.metrics)} for run in runs],
     }
-
-
-def percent(part: float) -> str:
-    """ "37 %"; 100 % is for the whole alone."""
-    return f"{int(100 * part)} %"
-
-
-def age(seconds: float) -> str:
-    """ "12 s", "3 min", "5 h", "4 d"."""
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def state_counts(states: Iterable[str]) -> str:

@@ -19,21 +19,20 @@ from synthetic import belief, change_record, write_run, write_study
 from diffexp.cli.report import main
 from diffexp.cli.status import main as status_main
 from diffexp.io.files import locked
-from diffexp.report import figures as drawings
-from diffexp.report.curves import read_curves
-from diffexp.report.facts import facts
-from diffexp.report.failures import cautions, failures
+from diffexp.report.curves import by_band, read_curves
+from diffexp.report.export import to_csv, to_json
+from diffexp.report.figures import Figure, Study, draw_figures
 from diffexp.report.format import bounds, listed, share
+from diffexp.report.markdown import to_markdown
 from diffexp.report.metrics import Metric, comparable_metrics
+from diffexp.report.notes import cautions, facts, failures
 from diffexp.report.page import write_page
-from diffexp.report.ranking import sections, standings
+from diffexp.report.ranking import comparable_parts, rankings
 from diffexp.report.statistics import holm, mean_over_seeds, paired_difference
-from diffexp.report.style import look
+from diffexp.report.style import style_of
 from diffexp.report.summary import Summary, summarise
-from diffexp.report.tables import to_csv, to_json, to_markdown
 from diffexp.report.terminal import as_text, print_summary
-from diffexp.report.training import trained
-from diffexp.report.verdict import headline, question
+from diffexp.report.verdict import question, verdict
 from diffexp.runs.directory import RunDirectory
 
 # --- statistics ------------------------------------------------------------------------------------------
@@ -297,7 +296,7 @@ def test_the_rate_can_be_chosen_by_another_metric(tmp_path: Path) -> None:
     best = summarise(rates(tmp_path), chosen_by="fd/classifier_1k").best_rate
     assert best is not None
     assert [row.label for row in best.rows] == ["epsilon, lr 0.0001", "v, lr 0.0001"]
-    with pytest.raises(ValueError, match=r"--select fd/other: no finished run has it\. There is val/belief_eps"):
+    with pytest.raises(ValueError, match=r"--select fd/other: no finished run has it\. Available: val/belief_eps"):
         summarise(tmp_path / "s", chosen_by="fd/other")
 
 
@@ -322,14 +321,14 @@ def test_belief_errors_are_ranked_within_a_schedule_and_samples_across(tmp_path:
         "schedule linear_beta, t_max 1.0",
         "schedule rectified, t_max 0.999",
     ]
-    parts = {name: standings(part) for name, part in sections(summary)}
-    assert {name: [(s.metric.key, s.best.phrase, len(s.behind)) for s in found] for name, found in parts.items()} == {
+    parts = {name: rankings(part) for name, part in comparable_parts(summary)}
+    assert {name: [(s.metric.key, s.best.phrase, len(s.worse)) for s in found] for name, found in parts.items()} == {
         "schedule linear_beta, t_max 1.0": [("val/belief_eps", "epsilon", 1)],
         "schedule rectified, t_max 0.999": [("val/belief_eps", "x0", 1)],
         "samples of all rows": [("fd/classifier_1k", "epsilon (schedule linear_beta)", 3)],
     }
-    assert "Belief errors are compared only where" in headline(summary)[0]
-    assert "Varies with schedule and is not named apart from it: times.t_max." in " ".join(facts(summary))
+    assert "Prediction errors are compared only where" in verdict(summary)[0]
+    assert "Varies with schedule and is not shown separately: times.t_max." in " ".join(facts(summary))
     page = Page(write_page(summary, tmp_path)).text
     assert "samples of all rows" in page
     assert "Bold: best of its column and group" in page
@@ -348,7 +347,7 @@ def test_on_two_data_sets_nothing_is_ranked_across(tmp_path: Path) -> None:
         for target in ("epsilon", "x0"):
             write_run(tmp_path, "s", target, 0, data=data, lines=2, validations=1, settings={"data": {"name": data}})
     summary = summarise(tmp_path / "s", baseline="data=digits")
-    assert [name for name, _ in sections(summary)] == ["data digits", "data mnist"]
+    assert [name for name, _ in comparable_parts(summary)] == ["data digits", "data mnist"]
     assert not summary.compares
 
 
@@ -377,9 +376,9 @@ def test_a_study_of_schedules_says_why_it_has_no_verdict_on_beliefs(tmp_path: Pa
         run = write_run(tmp_path, "s", "v", 0, lines=2, validations=1, schedule=schedule,
                         settings={"schedule": {"_target_": schedule}})  # fmt: skip
         change_record(run.record_file, final={"val/belief_eps": 0.1})
-    told = " ".join(headline(summarise(tmp_path / "s")))
+    told = " ".join(verdict(summarise(tmp_path / "s")))
     assert "a ranking for each of schedule cosine and schedule linear_beta" in told
-    assert "Within no group have two rows finished" in told
+    assert "No group has two rows with finished runs" in told
 
 
 def test_a_setting_that_repeats_another_is_named_once(tmp_path: Path) -> None:
@@ -414,10 +413,10 @@ def test_the_fall_over_the_last_tenth_is_that_of_the_curve(tmp_path: Path) -> No
     trains(tmp_path, "x0", {0: 1.0, 800: 0.4, 1000: 0.324})  # 0.4 * 0.9 ** 2: a tenth lower in each tenth
     trains(tmp_path, "v", {0: 1.0, 800: 0.4, 1000: 0.39})
     summary = summarise(tmp_path / "s")
-    falls = {row.label: trained(row).fall for row in summary.rows}
+    falls = {row.label: summary.fall(row) for row in summary.rows}
     assert falls == {"x0": pytest.approx(0.1), "v": pytest.approx(1 - (0.39 / 0.4) ** 0.5)}
     told = " ".join(failures(summary))
-    assert "Still falling when training ended" in told
+    assert "The eps-error was still falling when training ended" in told
     assert "x0 (10 %). The order may change with longer training" in told
 
 
@@ -425,11 +424,12 @@ def test_the_cost_of_answering_zero_is_read_off_an_untrained_epsilon_network_alo
     trains(tmp_path, "epsilon", {0: 1.0002, 1000: 0.2})
     trains(tmp_path, "v", {0: 1.0, 1000: 0.2})
     summary = summarise(tmp_path / "s")
-    known = {row.label: dict(summary.training[row.name].zero) for row in summary.rows}
+    known = {row.label: dict(summary.zero_prediction(row)) for row in summary.rows}
     assert known == {"epsilon": {"val/belief_eps": 1.0002, "val/belief_x0": pytest.approx(1300.26)}, "v": {}}
-    assert "what that answer costs" in write_page(summary, tmp_path)
+    assert "predicting eps = 0, measured on an epsilon network" in write_page(summary, tmp_path)
     trains(tmp_path / "late", "epsilon", {200: 1.0, 1000: 0.2})
-    assert [dict(known.zero) for known in summarise(tmp_path / "late" / "s").training.values()] == [{}]
+    late = summarise(tmp_path / "late" / "s")
+    assert [dict(late.zero_prediction(row)) for row in late.rows] == [{}]
 
 
 # --- facts -----------------------------------------------------------------------------------------------
@@ -468,8 +468,8 @@ def test_what_must_be_known_first_is_told_first(tmp_path: Path) -> None:
             "One learning rate, 0.0002, for all targets: another may change the order",
             "Trained on 64,000 images each.",
             "uses the averaged weights (EMA, decay 0.99); samples by ddim, 50 steps.",
-            "names 31 % of the held-out images rightly",
-            "only 31 % of the held-out images rightly (10 % by guessing)",
+            "distances use is 31 % accurate on held-out images",
+            "only 31 % accurate on held-out images (10 % by guessing)",
         ):
             assert words in text
 
@@ -497,24 +497,24 @@ def two_targets(root: Path, values: dict[str, list[float]], metric: str = "val/b
 
 
 def said(summary: Summary) -> str:
-    return " ".join(headline(summary))
+    return " ".join(verdict(summary))
 
 
 def test_a_lead_that_seeds_support_is_called_clear(tmp_path: Path) -> None:
     summary = two_targets(tmp_path, {"epsilon": [0.30, 0.40, 0.50], "v": [0.28, 0.381, 0.479]})
-    assert "Belief error in eps units: v is best; epsilon is clearly worse by 5.3 %." in said(summary)
+    assert "Prediction error in eps units: v is best; epsilon is clearly worse by 5.3 %." in said(summary)
 
 
 def test_a_lead_within_the_scatter_is_none(tmp_path: Path) -> None:
     summary = two_targets(tmp_path, {"epsilon": [0.30, 0.40, 0.50], "v": [0.20, 0.45, 0.49]})
-    assert "Belief error in eps units: v and epsilon cannot be told apart." in said(summary)
+    assert "Prediction error in eps units: v and epsilon are not distinguishable." in said(summary)
 
 
 def test_rows_on_the_level_of_the_best_do_not_hide_those_clearly_behind(tmp_path: Path) -> None:
     values = {"epsilon": [0.30, 0.31, 0.32], "v": [0.20, 0.21, 0.22], "x0": [0.202, 0.209, 0.222],
               "score": [0.40, 0.41, 0.42]}  # fmt: skip
-    (standing,) = standings(summary := two_targets(tmp_path, values))
-    assert [[row.label for row in rows] for rows in (standing.leaders, standing.behind)] == [
+    (ranking,) = rankings(summary := two_targets(tmp_path, values))
+    assert [[row.label for row in rows] for rows in (ranking.leaders, ranking.worse)] == [
         ["v", "x0"],
         ["epsilon", "score"],
     ]
@@ -523,18 +523,18 @@ def test_rows_on_the_level_of_the_best_do_not_hide_those_clearly_behind(tmp_path
 
 def test_what_is_clearly_worse_is_decided_after_holms_correction(tmp_path: Path) -> None:
     later = [0.22, 0.225, 0.215]  # t = 4 sqrt(3) on 2 degrees of freedom: p = 0.02, of three rows too much
-    (alone,) = standings(two_targets(tmp_path / "one", {"v": [0.20] * 3, "x0": later}))
-    assert [row.label for row in alone.behind] == ["x0"]
+    (alone,) = rankings(two_targets(tmp_path / "one", {"v": [0.20] * 3, "x0": later}))
+    assert [row.label for row in alone.worse] == ["x0"]
     noisy = {"epsilon": [0.2, 0.5, 0.3], "score": [0.6, 0.2, 0.5]}
-    (among_three,) = standings(two_targets(tmp_path / "three", {"v": [0.20] * 3, "x0": later, **noisy}))
-    assert among_three.differences[alone.behind[0].name] == alone.differences[alone.behind[0].name]
-    assert among_three.behind == ()
+    (among_three,) = rankings(two_targets(tmp_path / "three", {"v": [0.20] * 3, "x0": later, **noisy}))
+    assert among_three.differences[alone.worse[0].name] == alone.differences[alone.worse[0].name]
+    assert among_three.worse == ()
 
 
 def test_a_certain_lead_of_less_than_one_per_cent_is_called_equal(tmp_path: Path) -> None:
     summary = two_targets(tmp_path, {"epsilon": [0.3015, 0.4015, 0.5015], "v": [0.30, 0.40, 0.50]})
-    (standing,) = standings(summary)
-    difference = standing.differences[standing.level[0].name]
+    (ranking,) = rankings(summary)
+    difference = ranking.differences[ranking.tied[0].name]
     assert difference is not None
     assert difference.excludes_zero
     assert "v and epsilon are equal within 1 %." in said(summary)
@@ -559,7 +559,7 @@ def test_one_seed_is_plainly_said_to_give_no_confidence_interval(tmp_path: Path)
     summary = two_targets(tmp_path, {"epsilon": [0.3], "v": [0.2]})
     assert "One seed gives no confidence interval" in said(summary)
     assert "n = 1" in as_text(summary)
-    assert "one finished seed per row: no confidence interval" in write_page(summary, summary.path).lower()
+    assert "one finished seed per row (n = 1): no confidence interval" in write_page(summary, summary.path).lower()
 
 
 def test_the_number_of_seeds_is_repeated_only_where_it_is_another(tmp_path: Path) -> None:
@@ -573,14 +573,14 @@ def test_the_number_of_seeds_is_repeated_only_where_it_is_another(tmp_path: Path
 
 def test_for_precision_more_is_better(tmp_path: Path) -> None:
     summary = two_targets(tmp_path, {"epsilon": [0.3, 0.31], "v": [0.2, 0.21]}, "precision/classifier_1k")
-    (standing,) = standings(summary)
-    assert standing.best.label == "epsilon"
-    assert standing.gap(standing.behind[0]) == pytest.approx(0.1 / 0.305)
+    (ranking,) = rankings(summary)
+    assert ranking.best.label == "epsilon"
+    assert ranking.gap(ranking.worse[0]) == pytest.approx(0.1 / 0.305)
 
 
 def test_a_row_with_fewer_seeds_does_not_win_by_luck(tmp_path: Path) -> None:
     summary = two_targets(tmp_path, {"epsilon": [0.3, 0.4], "v": [0.31, 0.41], "x0": [0.1]})
-    assert standings(summary)[0].best.label == "epsilon"
+    assert rankings(summary)[0].best.label == "epsilon"
     assert "Not ranked, for having fewer finished seeds than the others: x0 (1 seed)" in write_page(summary, tmp_path)
 
 
@@ -588,13 +588,13 @@ def test_a_study_without_a_finished_run_has_no_verdict_but_a_report(tmp_path: Pa
     write_run(tmp_path, "s", "x0", 0, status="running", progress=0.5)
     (tmp_path / "s" / "v-native-00000000" / "seed=0").mkdir(parents=True)
     summary = summarise(tmp_path / "s")
-    assert headline(summary) == ["No run is done yet, so there is no verdict."]
+    assert verdict(summary) == ["No run is done yet, so there is no verdict."]
     assert "n = 1" not in as_text(summary)
     assert "One seed" not in as_text(summary)
     assert "1 stopped, 1 starting" in as_text(summary)
     assert "so far" in write_page(summary, tmp_path)
     for text in (as_text(summary), Page(write_page(summary, tmp_path)).text):
-        assert "In brackets: where a run that is not done stood" in " ".join(text.split())
+        assert "In brackets: the latest value of runs that are not done" in " ".join(text.split())
         assert "()" not in text
         assert "Bold" not in text
     assert json.loads(to_json(summary))["summary"][0]["n"] == 0
@@ -607,15 +607,15 @@ def test_brackets_are_explained_where_there_are_any(tmp_path: Path) -> None:
     write_run(tmp_path, "s", "v", 0, status="interrupted", lines=2, validations=1)
     summary = summarise(tmp_path / "s")
     for text in (as_text(summary), Page(write_page(summary, tmp_path)).text):
-        assert "In brackets: where a run that is not done stood" in " ".join(text.split())
+        assert "In brackets: the latest value of runs that are not done" in " ".join(text.split())
 
 
 def test_one_row_alone_is_not_compared_with_itself(tmp_path: Path) -> None:
     summary = two_targets(tmp_path, {"v": [0.3, 0.2]})
-    assert headline(summary) == ["Only one row has finished runs: there is nothing to compare it with yet."]
+    assert verdict(summary) == ["Only one row has finished runs: there is nothing to compare it with yet."]
     for text in (as_text(summary), to_markdown(summary), Page(write_page(summary, tmp_path)).text):
         assert "difference to" not in text
-        assert "baseline" not in text
+        assert "the baseline (" not in text
 
 
 def test_what_went_wrong_is_said_in_words(tmp_path: Path) -> None:
@@ -627,12 +627,12 @@ def test_what_went_wrong_is_said_in_words(tmp_path: Path) -> None:
     with_final(blank, fd__classifier_1k=None)
     words_said = "\n".join(failures(summarise(tmp_path / "s")))
     for words in (
-        "score failed as a sampler: FD classifier 1k is",
+        "for score, more than 5 times the best row's",
         "v diverged in 1 of 2 runs",
         "v failed in 1 of 2 runs: RuntimeError: out of memory",
         "x0 learned nothing",
-        "No better as a belief, in eps units, than answering eps = 0, which costs about 1: x0: 1.7",
-        "flow has no FD classifier 1k though it is done",
+        "No better, in eps units, than predicting eps = 0, which costs about 1: x0: 1.7",
+        "flow is done but has no FD classifier 1k",
     ):
         assert words in words_said
     assert "epsilon" not in words_said
@@ -649,15 +649,15 @@ def test_a_failed_sampler_is_told_with_the_line_and_with_what_the_floor_is_worth
         run = write_run(tmp_path, "s", target, 0, lines=2, validations=1)
         with_final(run, fd__classifier_1k=distance, fd__classifier_1k__floor=2.0)
     told = " ".join(failures(summarise(tmp_path / "s")))
-    assert "48, 6 times the best row's 8 and 24 times the floor. The line for this warning is 5 times" in told
+    assert "FD classifier 1k is 48 for score, more than 5 times the best row's 8 and the floor of 2." in told
     with_final(run, fd__classifier_1k=48.0, fd__classifier_1k__floor=2.0, fd__classifier_1k__floor_count=359.0)
-    assert "24 times the floor, which is itself too high" in " ".join(failures(summarise(tmp_path / "s")))
+    assert "and therefore is too high" in " ".join(cautions(summarise(tmp_path / "s")))
 
 
 def test_rows_that_know_nothing_share_one_sentence(tmp_path: Path) -> None:
     for target, error in (("epsilon", 0.5), ("score", 1.5), ("x0", 1.7)):
         with_final(write_run(tmp_path, "s", target, 0, lines=2, validations=1), val__belief_eps=error)
-    told = [sentence for sentence in failures(summarise(tmp_path / "s")) if "No better as a belief" in sentence]
+    told = [sentence for sentence in failures(summarise(tmp_path / "s")) if "No better, in eps units" in sentence]
     assert len(told) == 1
     assert "x0: 1.7 and score: 1.5" in told[0]
 
@@ -872,15 +872,16 @@ def test_the_page_says_that_raw_losses_cannot_be_compared(page: Page) -> None:
     assert "Raw losses of different targets are in different units and cannot be compared" in page.text
 
 
-def all_figures(summary: Summary) -> list[drawings.Figure]:
-    curves = {run.path: read_curves(run) for run in summary.runs}
-    return drawings.all_figures(summary, curves, look(summary.rows))
+def all_figures(summary: Summary) -> list[Figure]:
+    figures = draw_figures(Study.of(summary, style_of(summary.rows)))
+    assert not [figure.caption for figure in figures if not figure.variants]
+    return figures
 
 
 def test_plotly_knows_every_entry_of_the_figures(summary: Summary, tmp_path: Path) -> None:
     swept = summarise(rates(tmp_path))
     names = [figure.name for figure in all_figures(swept)]
-    assert names == ["seeds", "rates", "belief", "bands", "weight", "loss"]
+    assert names == ["seeds", "rates", "errors", "bands", "weight", "loss"]
     for figure in [*all_figures(summary), *all_figures(swept)]:
         for variant in figure.variants:
             go.Figure({"data": variant.data, "layout": variant.layout})  # raises on an unknown or wrong entry
@@ -888,7 +889,7 @@ def test_plotly_knows_every_entry_of_the_figures(summary: Summary, tmp_path: Pat
 
 def test_no_axis_carries_raw_losses_of_two_targets(summary: Summary) -> None:
     (losses,) = [figure for figure in all_figures(summary) if figure.name == "loss"]
-    assert losses.variants[0].name == "share of zero's loss"
+    assert losses.variants[0].name == "relative to zero prediction"
     for variant in losses.variants[1:]:
         assert len({trace["name"] for trace in variant.data}) == 1
     relative = losses.variants[0].data
@@ -913,16 +914,16 @@ def test_the_curves_hold_the_newest_bands_and_thin_training(tmp_path: Path) -> N
     curves = read_curves(run)
     assert len(curves.loss[0]) <= 80
     assert curves.loss[0][-1] == 64_000
-    assert curves.bands["eps"][-2.0, 0.0] == run.final["val/belief_eps/lam_-2_0"]
-    assert len(curves.belief["eps"][0]) == 3
+    assert by_band(curves.newest, "val/belief_eps")[-2.0, 0.0] == run.final["val/belief_eps/lam_-2_0"]
+    assert len(curves.errors["eps"][0]) == 3
 
 
 def test_a_large_study_is_drawn_with_fewer_seeds_and_says_so(tmp_path: Path) -> None:
     write_study(tmp_path, "s", ("epsilon", "x0", "v"), range(45), lines=1, validations=1, images=False)
     summary = summarise(tmp_path / "s")
-    (belief,) = [figure for figure in all_figures(summary) if figure.name == "belief"]
-    assert len(belief.variants[0].data) == 120
-    assert "Of 135 runs the first seeds are drawn, 120 lines" in belief.caption
+    (errors,) = [figure for figure in all_figures(summary) if figure.name == "errors"]
+    assert len(errors.variants[0].data) == 120
+    assert "Of 135 runs the first seeds are drawn, 120 lines" in errors.caption
 
 
 def test_pictures_that_are_none_are_not_embedded(tmp_path: Path) -> None:
@@ -999,17 +1000,16 @@ def test_excess_over_a_known_optimum_stands_in_for_the_belief_error(tmp_path: Pa
     study = summarise(tmp_path / "s")
     shown = {metric.title: study.cell(study.rows[0], metric) for metric in study.metrics}
     assert {"excess error, eps", "excess error, score", "bits/dim"} <= shown.keys()
-    assert not any("belief" in title for title in shown), "it is the same, plus what nobody can avoid"
+    assert not any("prediction" in title for title in shown), "it is the same, plus the irreducible part"
     assert shown["bits/dim"].floor == 0.01
     assert study.cell(study.rows[0], "val/belief_eps").floor == 0.05
-    assert "Excess over the best belief in eps, x0, v and score units" in " ".join(headline(study))
-    assert "best possible network has a belief error of 0.05 in eps" in " ".join(facts(study))
+    assert "Excess over the optimal prediction in eps, x0, v and score units" in " ".join(verdict(study))
+    assert "the optimal prediction has an error of 0.05 in eps" in " ".join(facts(study))
     records = json.loads(to_json(study))["summary"]
     assert {"val/belief_eps", "val/excess_eps"} <= {record["metric"] for record in records}
-    curves = {run.path: read_curves(run) for run in study.runs}
-    (figure,) = [f for f in drawings.all_figures(study, curves, look(study.rows)) if f.name == "bands"]
+    (figure,) = [figure for figure in all_figures(study) if figure.name == "bands"]
     (bands,) = [v for v in figure.variants if v.name == "eps"]
-    (best,) = [trace for trace in bands.data if trace["name"] == "best possible"]
+    (best,) = [trace for trace in bands.data if trace["name"] == "optimal prediction"]
     assert best["y"][0] == pytest.approx(known["val/belief_eps/lam_-10_-8"], rel=1e-3)
     assert any(v.name == "excess, eps" for v in figure.variants)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from synthetic import BANDS, change_record, write_run
 
-from diffexp.report.notes import reasons, where_totals_lie
+from diffexp.report.reasons import reasons, where_totals_lie
 from diffexp.report.summary import summarise
 
 CENTRES = [low + 1.0 for low in BANDS]
@@ -35,7 +35,7 @@ def test_a_row_like_the_baseline_needs_no_explanation(tmp_path: Path) -> None:
 
 def test_label_noise_is_told_as_a_share_of_the_loss(tmp_path: Path) -> None:
     said = told(tmp_path, "step_noise", zero_loss=0.01005, label_noise=0.0099)
-    assert "98.5 % of the loss of answering zero (0.01005) is label noise" in said
+    assert "98.5 % of the zero-prediction baseline's loss (0.01005) is irreducible label noise" in said
     assert "cannot fall below 0.0099" in said
     assert "at most 1.5 %" in said
 
