@@ -17,7 +17,7 @@ class SamplerRow:
     """One row of a study sampled in one way, over its seeds.
 
     Attributes:
-        sampler: Its name and what varies of its settings: "ddim, eta 0.5".
+        sampler: Its name and what varies of its settings: "ddim, eta 0.5"; of `weights_rows`, the weights.
         nfe: Network evaluations per sample; None for what does not depend on the sampler.
         cells: By metric.
     """
@@ -47,7 +47,7 @@ def sampler_rows(summary: Summary) -> list[SamplerRow]:
 
 def weights_rows(summary: Summary) -> list[SamplerRow]:
     """By row and weights, for what does not depend on the sampler."""
-    return [each for row in summary.rows for each in _rows(summary, row, lambda e: (f"{e.weights} weights", None))]
+    return [each for row in summary.rows for each in _rows(summary, row, lambda e: (e.weights, None))]
 
 
 def _rows(summary: Summary, row: Row, place: Callable[[Evaluation], tuple[str, int | None]]) -> list[SamplerRow]:

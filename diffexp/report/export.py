@@ -18,8 +18,8 @@ def to_json(summary: Summary) -> str:
 
     A summary row has the choices, metric, n, mean, low and high (null for one seed), the floor if there is
     one, and the paired difference to the baseline {baseline, mean, low, high, n, p, p_holm}, null where there
-    is none. An evaluation has the choices, measured_with, nfe, metric, n, mean, low, high and floor; each run has its
-    own under "evaluations".
+    is none. An evaluation has the choices, sampler (the weights, where nfe is null), nfe, metric, n, mean, low, high
+    and floor; each run has its own under "evaluations".
     """
     document: dict[str, Any] = {
         "study": summary.study,
@@ -70,7 +70,7 @@ def _records(summary: Summary) -> Iterator[dict[str, Any]]:
 
 def _evaluation(each: SamplerRow) -> Iterator[dict[str, Any]]:
     for key, cell in each.cells.items():
-        yield {"choices": dict(each.row.choices), "measured_with": each.sampler, "nfe": each.nfe, "metric": key,
+        yield {"choices": dict(each.row.choices), "sampler": each.sampler, "nfe": each.nfe, "metric": key,
                **_mean(cell.value), "floor": cell.floor}  # fmt: skip
 
 

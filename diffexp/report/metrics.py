@@ -187,4 +187,4 @@ def _order(metric: Metric) -> tuple[int, int, str]:
         return 0, CURRENCIES.index(metric.currency), metric.key.replace("excess", "with_excess")
     if metric.family in _SAMPLE_FAMILIES:
         return 2, _SAMPLE_FAMILIES.index(metric.family), metric.key
-    return 1 if metric.family else 3, 0, metric.key
+    return 1 if metric.family else 3, int(metric.key != "val/bits_per_dim"), metric.key

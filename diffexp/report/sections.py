@@ -181,10 +181,10 @@ def _samplers(summary: Summary, style: Style) -> Sequence[Block]:
     of_samples, of_weights = evaluated_metrics(summary, True), evaluated_metrics(summary, False)
     blocks: list[Block] = []
     if found and of_samples:
-        blocks.append(evaluations_table(summary, found, of_samples, style, "Samples, by sampler"))
+        blocks.append(evaluations_table(summary, found, of_samples, style, "sampler", "Samples, by sampler"))
     if weights and of_weights:
         title = "Evaluations that do not depend on the sampler"
-        blocks.append(evaluations_table(summary, weights, of_weights, style, title))
+        blocks.append(evaluations_table(summary, weights, of_weights, style, "weights", title))
     legend = "Measured by diffexp evaluate on trained weights; means over the n seeds that were evaluated."
     return [Text(legend, "soft"), *blocks] if blocks else []
 

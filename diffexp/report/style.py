@@ -19,7 +19,7 @@ _COLOURS = ("#2b83c6", "#56b4e9", "#e69f00", "#999933", "#bb7a2a", "#d55e00", "#
             "#b565a7", "#44aa99", "#888888")  # fmt: skip
 _MARKERS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "pentagon", "star", "diamond-tall",
             "triangle-down", "bowtie", "hourglass")  # fmt: skip
-_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def style_of(rows: Sequence[Row]) -> Style:
     return Style(
         {row.name: _colour(place[row.target]) for row in rows},
         {row.name: _marker(place[row.target]) for row in rows},
-        {name: _DASHES[kinds.index(kind) % len(_DASHES)] for name, kind in rest.items()},
+        {name: DASHES[kinds.index(kind) % len(DASHES)] for name, kind in rest.items()},
     )
 
 

@@ -79,12 +79,12 @@ def ranking_table(rankings: Sequence[Ranking], title: str = "") -> Table:
 
 
 def evaluations_table(
-    summary: Summary, found: Sequence[SamplerRow], metrics: Sequence[Metric], style: Style, title: str
+    summary: Summary, found: Sequence[SamplerRow], metrics: Sequence[Metric], style: Style, by: str, title: str
 ) -> Table:
-    """Targets and samplers against metrics."""
+    """Targets and what they were evaluated `by`, "sampler" or "weights", against metrics."""
     keys = summary.columns or ("target",)
     with_nfe = any(each.nfe is not None for each in found)
-    columns = [*(Column(key, kind="name") for key in keys), Column("measured with", kind="name")]
+    columns = [*(Column(key, kind="name") for key in keys), Column(by, kind="name")]
     columns += [Column("NFE", kind="count")] if with_nfe else []
     columns += [Column("n", kind="count"), *(_metric_column(metric, "") for metric in metrics)]
     best = _best(found, metrics)
