@@ -1,4 +1,4 @@
-"""`diffexp report STUDY`: what a study says, at any time, from its run directories alone."""
+"""`diffexp report STUDY`: a study summed up, at any time, from its run directories alone."""
 
 import argparse
 import os

@@ -72,7 +72,7 @@ def _cell(key: str, found: Mapping[str, Mapping[int, float]], done: bool) -> Cel
 
 
 def _sampler_names(evaluations: Sequence[Evaluation]) -> dict[int, str]:
-    """By the evaluation's id, its sampler with those settings that tell it from others of that sampler."""
+    """By the evaluation's id, its sampler with those settings that distinguish it from others of that sampler."""
     everywhere = [key for key in ("clip", "weights") if len({getattr(each, key) for each in evaluations}) > 1]
     names: dict[int, str] = {}
     for sampler in dict.fromkeys(each.sampler for each in evaluations):

@@ -1,4 +1,4 @@
-"""report.html: one file that explains a study to somebody who was not there.
+"""report.html: one file that explains a study without further context.
 
 Images are data URIs, links lead into the page and to the run directories beside it. Every text that comes from a run
 is escaped.

@@ -34,7 +34,7 @@ _FACTOR = {
 
 
 def where_totals_lie(summary: Summary) -> list[str]:
-    """For each unit of the belief error, the noise levels that the baseline's total comes from."""
+    """For each unit of the prediction error, the noise levels that the baseline's total comes from."""
     found: list[str] = []
     for name, rows in summary.groups.items():
         row = next((row for row in rows if row.done and summary.baselines.get(row.name) is row), None)
