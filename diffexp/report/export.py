@@ -3,7 +3,6 @@
 import csv
 import io
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 from diffexp.io.jsonio import strict_json
@@ -82,6 +81,6 @@ def _mean(mean: Mean | None) -> dict[str, int | float | None]:
 
 def _run(summary: Summary, run: Run, state: str) -> dict[str, Any]:
     record = {key: value for key, value in run.record.items() if key not in ("status", "directory", "final")}
-    evaluations = [asdict(each) for each in summary.evaluations.get(run.path, ())]
+    evaluations = [vars(each) for each in summary.evaluations.get(run.path, ())]
     return {"directory": f"{run.name}/{run.path.name}", "status": state, **record, "seed": run.seed,
             "final": run.final, "evaluations": evaluations}  # fmt: skip

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from quick import QUICK
 from synthetic import change_record, write_run, write_study
-from test_train import QUICK
 from torch import nn
 
 from diffexp.cli.main import main

@@ -140,7 +140,10 @@ def test_the_json_has_them_by_run_and_summed_up(study: Path) -> None:
     assert (record["sampler"], record["n"], record["mean"], record["floor"]) == ("heun", 2, 5.5, 1.5)
 
 
-HOSTILE = [b"", b"{", b"[]", b"[" * 100_000, b"\xff", b'{"sampler": {}, "metrics": []}',
+DEEP = b'{"sampler": "a", "nfe": 3, "step": 1, "metrics": {"fd/x_1k": 1}, "settings": %s}' % (
+    b'{"a":' * 700 + b"1" + b"}" * 700
+)
+HOSTILE = [DEEP, b"", b"{", b"[]", b"[" * 100_000, b"\xff", b'{"sampler": {}, "metrics": []}',
            b'{"sampler": "a", "step": "x", "settings": {}, "metrics": {"fd/x_1k": 1}}',
            b'{"sampler": "<b>", "nfe": 1e400, "step": 1, "settings": {"sampler": [1]}, "metrics": {"fd/x_1k": 1}}',
            b'{"sampler": "a", "nfe": 3, "step": 1, "settings": 7, "metrics": {"fd/x_1k": "many", "": 3, "a": NaN}}',
