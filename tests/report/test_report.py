@@ -1,9 +1,8 @@
-"""The report: statistics with known answers, tables that say what they rest on, a page that stands alone."""
+"""The report: rows and verdicts of made-up studies, tables that show what they rest on, a page that stands alone."""
 
 import csv
 import io
 import json
-import math
 import os
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,7 +12,6 @@ from urllib.parse import quote, unquote
 import plotly.graph_objects as go
 import pytest
 from rich.console import Console
-from scipy import stats
 from synthetic import belief, change_record, write_run, write_study
 
 from diffexp.cli.report import main
@@ -22,90 +20,17 @@ from diffexp.io.files import locked
 from diffexp.report.curves import by_band, read_curves
 from diffexp.report.export import to_csv, to_json
 from diffexp.report.figures import Figure, Study, draw_figures
-from diffexp.report.format import bounds, listed, share
 from diffexp.report.markdown import to_markdown
 from diffexp.report.metrics import Metric, comparable_metrics
 from diffexp.report.notes import cautions, facts, failures
 from diffexp.report.page import write_page
 from diffexp.report.ranking import comparable_parts, rankings
-from diffexp.report.statistics import holm, mean_over_seeds, paired_difference
+from diffexp.report.statistics import holm
 from diffexp.report.style import style_of
 from diffexp.report.summary import Summary, summarise
 from diffexp.report.terminal import as_text, print_summary
 from diffexp.report.verdict import question, verdict
 from diffexp.runs.directory import RunDirectory
-
-# --- statistics ------------------------------------------------------------------------------------------
-
-
-def test_the_interval_of_three_seeds_is_that_of_a_t_table() -> None:
-    found = mean_over_seeds([1.0, 2.0, 3.0])
-    assert found is not None
-    assert found.half_width is not None
-    assert found.mean == 2.0
-    assert found.half_width == pytest.approx(4.302652730 / math.sqrt(3), rel=1e-9)  # t_{2, 0.975}, s = 1
-
-
-def test_the_interval_and_p_agree_with_scipys_t_test() -> None:
-    values = [0.31, 0.29, 0.36, 0.27, 0.33]
-    found, expected = mean_over_seeds(values), stats.ttest_1samp(values, 0.0)
-    assert found is not None
-    interval = expected.confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
-    assert found.p == pytest.approx(expected.pvalue, rel=1e-6)
-
-
-def test_a_paired_difference_agrees_with_scipys_paired_test_and_not_with_the_unpaired_one() -> None:
-    one, two = [1.01, 2.03, 3.02, 4.05], [1.0, 2.0, 3.0, 4.0]
-    found = paired_difference(dict(enumerate(one)), dict(enumerate(two)))
-    paired = stats.ttest_rel(one, two)
-    assert found is not None
-    assert found.p == pytest.approx(paired.pvalue, rel=1e-6)
-    assert found.low == pytest.approx(paired.confidence_interval(0.95).low, rel=1e-9)
-    assert found.excludes_zero
-    assert stats.ttest_ind(one, two).pvalue > 0.9
-
-
-def test_only_seeds_on_both_sides_are_paired() -> None:
-    found = paired_difference({0: 1.0, 1: 2.0, 7: 100.0}, {1: 1.5, 0: 0.0, 9: -100.0})
-    assert found is not None
-    assert (found.mean, found.n) == (0.75, 2)
-    assert paired_difference({0: 1.0}, {1: 1.0}) is None
-
-
-def test_one_seed_has_no_interval_and_no_p() -> None:
-    found = mean_over_seeds([0.3])
-    assert found is not None
-    assert (found.mean, found.low, found.high, found.p, found.n) == (0.3, None, None, None, 1)
-    assert not found.excludes_zero
-    assert mean_over_seeds([]) is None
-
-
-def test_seeds_without_any_scatter_are_not_a_division_by_zero() -> None:
-    same, zero = mean_over_seeds([0.1] * 3), mean_over_seeds([0.0] * 3)
-    assert same is not None
-    assert zero is not None
-    assert (same.low, same.high) == pytest.approx((0.1, 0.1))
-    assert zero.p == 1.0
-
-
-def test_holm_steps_down_as_in_the_textbook() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
-    assert holm([]) == []
-
-
-def test_bounds_have_two_digits_of_their_half_width() -> None:
-    found = mean_over_seeds([0.10, 0.11, 0.12])
-    assert found is not None
-    assert bounds(found) == "[0.085, 0.135]"
-
-
-def test_parts_and_lists_are_told_in_short() -> None:
-    assert [share(part) for part in (1e-6, 0.0089, 0.034, 0.6, 0.998, 7.43)] == [
-        "less than 0.01 %", "0.89 %", "3.4 %", "60 %", "100 %", "a factor of 8.43"]  # fmt: skip
-    assert listed(["a", "b", "c", "d"], most=2) == "a, b and 2 more"
-
 
 # --- rows and summaries ----------------------------------------------------------------------------------
 
@@ -142,7 +67,7 @@ def test_a_label_names_what_varies_target_first(tmp_path: Path) -> None:
     ]
 
 
-def test_two_settings_of_one_target_are_told_apart(tmp_path: Path) -> None:
+def test_two_settings_of_one_target_are_distinguished(tmp_path: Path) -> None:
     for steps in (10, 20):
         config = {"target": {"_target_": "StepNoise", "steps": steps}}
         for target, settings in (("step_noise", config), ("x0", {"target": {"_target_": "X0"}})):
@@ -170,7 +95,7 @@ def test_without_epsilon_the_first_row_is_the_baseline(tmp_path: Path) -> None:
     assert summary.cell(summary.rows[1], "val/belief_eps").difference is not None
 
 
-def test_an_unknown_baseline_is_told_by_the_nearest_name(study: Path) -> None:
+def test_an_unknown_baseline_gets_the_nearest_name(study: Path) -> None:
     with pytest.raises(ValueError, match=r"no run has target=epsilom\. Did you mean epsilon\?"):
         summarise(study, baseline="epsilom")
     with pytest.raises(ValueError, match=r"no run of this study records colour\. What varies here: target"):
@@ -202,7 +127,7 @@ def test_only_finished_runs_enter_a_mean_and_the_others_are_counted(tmp_path: Pa
         assert words in text
 
 
-def test_the_states_are_those_that_status_tells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_states_are_those_of_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed, status in enumerate(("done", "running", "running", "failed", "diverged", "interrupted", "running")):
         run = write_run(tmp_path, "s", "x0", seed, status=status)
     change_record(run.record_file, host="elsewhere")  # a sign of life, from a machine whose locks are not seen
@@ -216,8 +141,8 @@ def test_the_states_are_those_that_status_tells(tmp_path: Path, capsys: pytest.C
     for text in (as_text(summary), to_markdown(summary), page):
         assert f"{counts}." in text
     assert " ".join(as_text(summary).split()).count("1 stopped") == 2  # also in the row
-    told = [run["status"] for run in json.loads(to_json(summary))["runs"]]
-    assert told == ["done", "running", "stopped", "failed", "diverged", "interrupted", "running"]
+    found = [run["status"] for run in json.loads(to_json(summary))["runs"]]
+    assert found == ["done", "running", "stopped", "failed", "diverged", "interrupted", "running"]
     assert [state in page for state in ("seed 1: running", "seed 2: stopped", "seed 6: running")] == [True] * 3
 
 
@@ -315,7 +240,7 @@ def mixed(root: Path, **changes: object) -> Path:
     return root / "s"
 
 
-def test_belief_errors_are_ranked_within_a_schedule_and_samples_across(tmp_path: Path) -> None:
+def test_prediction_errors_are_ranked_within_a_schedule_and_samples_across(tmp_path: Path) -> None:
     summary = summarise(mixed(tmp_path))
     assert list(summary.groups) == [
         "schedule linear_beta, t_max 1.0",
@@ -334,7 +259,7 @@ def test_belief_errors_are_ranked_within_a_schedule_and_samples_across(tmp_path:
     assert "Bold: best of its column and group" in page
 
 
-def test_no_difference_is_taken_between_belief_errors_of_two_schedules(tmp_path: Path) -> None:
+def test_no_difference_is_taken_between_prediction_errors_of_two_schedules(tmp_path: Path) -> None:
     summary = summarise(mixed(tmp_path), baseline="schedule=linear_beta")
     other = next(row for row in summary.rows if row.choices["schedule"] == "rectified")
     assert summary.baselines[other.name].choices["schedule"] == "linear_beta"
@@ -371,14 +296,14 @@ def test_what_the_held_out_draws_do_not_feel_is_comparable(
     assert list(summary.groups) == [""]
 
 
-def test_a_study_of_schedules_says_why_it_has_no_verdict_on_beliefs(tmp_path: Path) -> None:
+def test_a_study_of_schedules_says_why_it_has_no_verdict_on_prediction_errors(tmp_path: Path) -> None:
     for schedule in ("linear_beta", "cosine"):
         run = write_run(tmp_path, "s", "v", 0, lines=2, validations=1, schedule=schedule,
                         settings={"schedule": {"_target_": schedule}})  # fmt: skip
         change_record(run.record_file, final={"val/belief_eps": 0.1})
-    told = " ".join(verdict(summarise(tmp_path / "s")))
-    assert "a ranking for each of schedule cosine and schedule linear_beta" in told
-    assert "No group has two rows with finished runs" in told
+    found = " ".join(verdict(summarise(tmp_path / "s")))
+    assert "a ranking for each of schedule cosine and schedule linear_beta" in found
+    assert "No group has two rows with finished runs" in found
 
 
 def test_a_setting_that_repeats_another_is_named_once(tmp_path: Path) -> None:
@@ -415,12 +340,12 @@ def test_the_fall_over_the_last_tenth_is_that_of_the_curve(tmp_path: Path) -> No
     summary = summarise(tmp_path / "s")
     falls = {row.label: summary.fall(row) for row in summary.rows}
     assert falls == {"x0": pytest.approx(0.1), "v": pytest.approx(1 - (0.39 / 0.4) ** 0.5)}
-    told = " ".join(failures(summary))
-    assert "The eps-error was still falling when training ended" in told
-    assert "x0 (10 %). The order may change with longer training" in told
+    found = " ".join(failures(summary))
+    assert "The eps-error was still falling when training ended" in found
+    assert "x0 (10 %). The order may change with longer training" in found
 
 
-def test_the_cost_of_answering_zero_is_read_off_an_untrained_epsilon_network_alone(tmp_path: Path) -> None:
+def test_the_cost_of_predicting_zero_is_read_off_an_untrained_epsilon_network_alone(tmp_path: Path) -> None:
     trains(tmp_path, "epsilon", {0: 1.0002, 1000: 0.2})
     trains(tmp_path, "v", {0: 1.0, 1000: 0.2})
     summary = summarise(tmp_path / "s")
@@ -436,7 +361,7 @@ def test_the_cost_of_answering_zero_is_read_off_an_untrained_epsilon_network_alo
 
 
 @pytest.mark.parametrize(
-    ("runs", "told"),
+    ("runs", "expected"),
     [
         ([("done", 64_000), ("done", 64_000)], "Trained on 64,000 images each."),
         ([("done", 64_000), ("running", 8_320)], "The run that is done was trained on 64,000 images."),
@@ -449,16 +374,18 @@ def test_the_cost_of_answering_zero_is_read_off_an_untrained_epsilon_network_alo
         ([("failed", None)], None),
     ],
 )  # fmt: skip
-def test_the_images_told_are_those_that_were_seen(
-    tmp_path: Path, runs: list[tuple[str, int | None]], told: str | None
+def test_the_images_counted_are_those_that_were_seen(
+    tmp_path: Path, runs: list[tuple[str, int | None]], expected: str | None
 ) -> None:
     for seed, (status, seen) in enumerate(runs):
         write_run(tmp_path, "s", "x0", seed, status=status, lines=2, validations=1, images_seen=seen)
     found = facts(summarise(tmp_path / "s"))
-    assert [sentence for sentence in found if "rained" in sentence and " images" in sentence] == [told] * bool(told)
+    assert [sentence for sentence in found if "rained" in sentence and " images" in sentence] == [expected] * bool(
+        expected
+    )
 
 
-def test_what_must_be_known_first_is_told_first(tmp_path: Path) -> None:
+def test_what_must_be_known_first_comes_first(tmp_path: Path) -> None:
     for target in ("epsilon", "x0"):
         run = write_run(tmp_path, "s", target, 0, lines=2, validations=1, settings={"training": {"ema_decay": 0.99}})
         with_final(run, fd__classifier_1k__accuracy=0.31, fd__classifier_1k__chance=0.1)
@@ -481,9 +408,9 @@ def test_a_good_classifier_is_no_matter_for_a_warning(tmp_path: Path) -> None:
 
 
 def test_a_swept_rate_is_not_called_one_rate(tmp_path: Path) -> None:
-    told = " ".join(facts(summarise(rates(tmp_path))))
-    assert "Learning rates: 0.0001 and 0.001." in told
-    assert "One learning rate" not in told
+    found = " ".join(facts(summarise(rates(tmp_path))))
+    assert "Learning rates: 0.0001 and 0.001." in found
+    assert "One learning rate" not in found
 
 
 # --- words -----------------------------------------------------------------------------------------------
@@ -496,18 +423,18 @@ def two_targets(root: Path, values: dict[str, list[float]], metric: str = "val/b
     return summarise(root / "s")
 
 
-def said(summary: Summary) -> str:
+def verdict_of(summary: Summary) -> str:
     return " ".join(verdict(summary))
 
 
 def test_a_lead_that_seeds_support_is_called_clear(tmp_path: Path) -> None:
     summary = two_targets(tmp_path, {"epsilon": [0.30, 0.40, 0.50], "v": [0.28, 0.381, 0.479]})
-    assert "Prediction error in eps units: v is best; epsilon is clearly worse by 5.3 %." in said(summary)
+    assert "Prediction error in eps units: v is best; epsilon is clearly worse by 5.3 %." in verdict_of(summary)
 
 
 def test_a_lead_within_the_scatter_is_none(tmp_path: Path) -> None:
     summary = two_targets(tmp_path, {"epsilon": [0.30, 0.40, 0.50], "v": [0.20, 0.45, 0.49]})
-    assert "Prediction error in eps units: v and epsilon are not distinguishable." in said(summary)
+    assert "Prediction error in eps units: v and epsilon are not distinguishable." in verdict_of(summary)
 
 
 def test_rows_on_the_level_of_the_best_do_not_hide_those_clearly_behind(tmp_path: Path) -> None:
@@ -518,7 +445,7 @@ def test_rows_on_the_level_of_the_best_do_not_hide_those_clearly_behind(tmp_path
         ["v", "x0"],
         ["epsilon", "score"],
     ]
-    assert "v and x0 are equal within 1 %; epsilon and score are clearly worse by 48 % or more." in said(summary)
+    assert "v and x0 are equal within 1 %; epsilon and score are clearly worse by 48 % or more." in verdict_of(summary)
 
 
 def test_what_is_clearly_worse_is_decided_after_holms_correction(tmp_path: Path) -> None:
@@ -537,27 +464,27 @@ def test_a_certain_lead_of_less_than_one_per_cent_is_called_equal(tmp_path: Path
     difference = ranking.differences[ranking.tied[0].name]
     assert difference is not None
     assert difference.excludes_zero
-    assert "v and epsilon are equal within 1 %." in said(summary)
+    assert "v and epsilon are equal within 1 %." in verdict_of(summary)
 
 
 def test_with_one_seed_leads_below_five_per_cent_are_called_equal(tmp_path: Path) -> None:
     summary = two_targets(tmp_path, {"epsilon": [0.30], "v": [0.31], "x0": [0.33]})
-    assert "epsilon and v are equal within 5 %; x0 is worse by 10 %." in said(summary)
+    assert "epsilon and v are equal within 5 %; x0 is worse by 10 %." in verdict_of(summary)
     closer = two_targets(tmp_path / "closer", {"epsilon": [0.30], "v": [0.301]})
-    assert "epsilon and v are equal within 1 %." in said(closer)
+    assert "epsilon and v are equal within 1 %." in verdict_of(closer)
 
 
 def test_a_target_whose_rows_are_all_behind_is_named_once(tmp_path: Path) -> None:
     for target, space, error in (("v", "native", 0.2), ("v", "x0", 0.2), ("epsilon", "native", 0.4),
                                  ("epsilon", "x0", 0.5)):  # fmt: skip
         with_final(write_run(tmp_path, "s", target, 0, space, lines=2, validations=1), val__belief_eps=error)
-    assert "both v rows are equal within 1 %" in said(summarise(tmp_path / "s"))
-    assert "both epsilon rows are worse by" in said(summarise(tmp_path / "s"))
+    assert "both v rows are equal within 1 %" in verdict_of(summarise(tmp_path / "s"))
+    assert "both epsilon rows are worse by" in verdict_of(summarise(tmp_path / "s"))
 
 
-def test_one_seed_is_plainly_said_to_give_no_confidence_interval(tmp_path: Path) -> None:
+def test_one_seed_gives_no_confidence_interval(tmp_path: Path) -> None:
     summary = two_targets(tmp_path, {"epsilon": [0.3], "v": [0.2]})
-    assert "One seed gives no confidence interval" in said(summary)
+    assert "One seed gives no confidence interval" in verdict_of(summary)
     assert "n = 1" in as_text(summary)
     assert "one finished seed per row (n = 1): no confidence interval" in write_page(summary, summary.path).lower()
 
@@ -618,14 +545,14 @@ def test_one_row_alone_is_not_compared_with_itself(tmp_path: Path) -> None:
         assert "the baseline (" not in text
 
 
-def test_what_went_wrong_is_said_in_words(tmp_path: Path) -> None:
+def test_what_went_wrong_is_described(tmp_path: Path) -> None:
     write_study(tmp_path, "s", ("epsilon", "score"), (0, 1), lines=2, validations=1)
     write_run(tmp_path, "s", "v", 0, status="diverged")
     write_run(tmp_path, "s", "v", 1, status="failed", error="RuntimeError: out of memory")
     with_final(write_run(tmp_path, "s", "x0", 0), val__belief_eps=1.7, val__loss=2.0, val__zero_loss=1.0)
     blank = write_run(tmp_path, "s", "flow", 0)
     with_final(blank, fd__classifier_1k=None)
-    words_said = "\n".join(failures(summarise(tmp_path / "s")))
+    sentences = "\n".join(failures(summarise(tmp_path / "s")))
     for words in (
         "for score, more than 5 times the best row's",
         "v diverged in 1 of 2 runs",
@@ -634,8 +561,8 @@ def test_what_went_wrong_is_said_in_words(tmp_path: Path) -> None:
         "No better, in eps units, than predicting eps = 0, which costs about 1: x0: 1.7",
         "flow is done but has no FD classifier 1k",
     ):
-        assert words in words_said
-    assert "epsilon" not in words_said
+        assert words in sentences
+    assert "epsilon" not in sentences
 
 
 def test_runs_of_different_length_are_not_silently_averaged(tmp_path: Path) -> None:
@@ -644,12 +571,12 @@ def test_runs_of_different_length_are_not_silently_averaged(tmp_path: Path) -> N
     assert "different numbers of images (64,000 and 128,000)" in " ".join(failures(summarise(tmp_path / "s")))
 
 
-def test_a_failed_sampler_is_told_with_the_line_and_with_what_the_floor_is_worth(tmp_path: Path) -> None:
+def test_poor_samples_are_listed_with_the_best_row_and_the_floor(tmp_path: Path) -> None:
     for target, distance in (("epsilon", 8.0), ("score", 48.0)):
         run = write_run(tmp_path, "s", target, 0, lines=2, validations=1)
         with_final(run, fd__classifier_1k=distance, fd__classifier_1k__floor=2.0)
-    told = " ".join(failures(summarise(tmp_path / "s")))
-    assert "FD classifier 1k is 48 for score, more than 5 times the best row's 8 and the floor of 2." in told
+    found = " ".join(failures(summarise(tmp_path / "s")))
+    assert "FD classifier 1k is 48 for score, more than 5 times the best row's 8 and the floor of 2." in found
     with_final(run, fd__classifier_1k=48.0, fd__classifier_1k__floor=2.0, fd__classifier_1k__floor_count=359.0)
     assert "and therefore is too high" in " ".join(cautions(summarise(tmp_path / "s")))
 
@@ -657,9 +584,9 @@ def test_a_failed_sampler_is_told_with_the_line_and_with_what_the_floor_is_worth
 def test_rows_that_know_nothing_share_one_sentence(tmp_path: Path) -> None:
     for target, error in (("epsilon", 0.5), ("score", 1.5), ("x0", 1.7)):
         with_final(write_run(tmp_path, "s", target, 0, lines=2, validations=1), val__belief_eps=error)
-    told = [sentence for sentence in failures(summarise(tmp_path / "s")) if "No better, in eps units" in sentence]
-    assert len(told) == 1
-    assert "x0: 1.7 and score: 1.5" in told[0]
+    found = [sentence for sentence in failures(summarise(tmp_path / "s")) if "No better, in eps units" in sentence]
+    assert len(found) == 1
+    assert "x0: 1.7 and score: 1.5" in found[0]
 
 
 def test_a_floor_over_too_few_images_is_pointed_out(tmp_path: Path) -> None:
@@ -683,13 +610,13 @@ def test_the_question_follows_from_what_varies(tmp_path: Path, summary: Summary)
 # --- tables ----------------------------------------------------------------------------------------------
 
 
-def refuse(constant: str) -> None:
+def reject(constant: str) -> None:
     raise AssertionError(f"{constant} is not JSON")
 
 
 def test_the_json_is_strict_and_has_what_others_build_on(study: Path) -> None:
     change_record(next(study.glob("x0*/seed=0/run.json")), loss_scale=float("nan"))
-    document = json.loads(to_json(summarise(study)), parse_constant=refuse)
+    document = json.loads(to_json(summarise(study)), parse_constant=reject)
     assert {"runs", "summary"} <= document.keys()
     assert len(document["runs"]) == 15
     assert {"target", "seed", "config_hash", "status", "command", "final"} <= document["runs"][0].keys()
@@ -742,7 +669,7 @@ def test_names_are_text_and_nothing_else(tmp_path: Path) -> None:
     assert HOSTILE in buffer.getvalue()
 
 
-def test_a_narrow_terminal_gets_beliefs_and_samples_below_each_other(summary: Summary) -> None:
+def test_a_narrow_terminal_gets_errors_and_samples_below_each_other(summary: Summary) -> None:
     narrow = as_text(summary, width=80)
     assert max(map(len, narrow.splitlines())) <= 80
     assert len([line for line in narrow.splitlines() if line.startswith(" scaled_noise ")]) == 2
@@ -852,7 +779,7 @@ def test_every_grid_leads_to_its_file(summary: Summary, page: Page) -> None:
     assert len([link for link in page.links if link.endswith("samples/final.png")]) == 5
 
 
-def test_the_way_to_read_a_cell_is_told_above_the_table(page: Page) -> None:
+def test_the_legend_is_above_the_table(page: Page) -> None:
     assert page.text.index("d: difference to the baseline (epsilon") < page.text.index("seeds done")
 
 
@@ -862,7 +789,7 @@ def test_a_command_that_leaves_a_sweep_is_explained(tmp_path: Path, page: Page) 
     assert "hydra.mode=RUN: this one run, where" in Page(write_page(summarise(tmp_path / "s"), tmp_path)).text
 
 
-def test_the_page_tells_how_to_repeat_each_run(page: Page) -> None:
+def test_the_page_has_the_command_of_each_run(page: Page) -> None:
     assert "diffexp train study=s target=v objective.space=native optimizer.lr=0.0002 seed=2" in page.text
     for words in ("1a2b3c4d5e6f (clean)", "torch 2.13.0", "cpu (2 threads)", "1,234,567", "64,000"):
         assert words in page.text
@@ -990,7 +917,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert len(error.splitlines()) == 1
 
 
-def test_excess_over_a_known_optimum_stands_in_for_the_belief_error(tmp_path: Path) -> None:
+def test_excess_over_a_known_optimum_stands_in_for_the_prediction_error(tmp_path: Path) -> None:
     known = belief(0.05)
     for target, error in (("epsilon", 0.09), ("v", 0.07)):
         excess = {key.replace("belief", "excess"): value for key, value in belief(error - 0.05).items()}
@@ -1014,10 +941,10 @@ def test_excess_over_a_known_optimum_stands_in_for_the_belief_error(tmp_path: Pa
     assert any(v.name == "excess, eps" for v in figure.variants)
 
 
-def test_leads_in_bits_are_told_in_bits(tmp_path: Path) -> None:
+def test_leads_in_bits_are_given_in_bits(tmp_path: Path) -> None:
     """A density's bits may be negative, and have no zero to be a share of."""
     for target, bits in (("epsilon", -1.58), ("v", -1.55), ("x0", 0.4)):
         write_run(tmp_path, "s", target, 0, final={"val/bits_per_dim": bits})
-    assert "bits/dim: epsilon and v are equal within 0.05 bits/dim; x0 is worse by 1.98 bits/dim." in said(
+    assert "bits/dim: epsilon and v are equal within 0.05 bits/dim; x0 is worse by 1.98 bits/dim." in verdict_of(
         summarise(tmp_path / "s")
     )
