@@ -14,7 +14,7 @@ from diffexp.check.target import Examination
 from diffexp.check.training import NOISE_LEVELS, Consequences
 from diffexp.objective import EffectiveWeight
 from diffexp.report.format import counted, listed
-from diffexp.report.notes import REGIONS
+from diffexp.runs.metric_keys import NOISE_REGIONS
 
 _STYLE = {"ok": "green", "note": "yellow", "FAILED": "bold red"}
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -69,9 +69,9 @@ def _print_lines(each: Examination, known: Consequences | None, console: Console
 def _told(known: Consequences) -> list[tuple[str, str]]:
     """What follows, in words."""
     moved = [f"for {name} by {_error(known, name, 'x0')} and {_error(known, name, 'eps')}" for name in REFERENCES]
-    regions = zip(REGIONS, _shares(known.weight), strict=True)
+    regions = zip(NOISE_REGIONS, _shares(known.weight), strict=True)
     spread = [
-        f"{100 * spent:.0f} % on {name}, {100 * times:.0f} % of the times" for (name, *_), (spent, times) in regions
+        f"{100 * spent:.0f} % on {name} noise, {100 * times:.0f} % of the times" for name, (spent, times) in regions
     ]
     noise = "none: y is a function of x0 and eps alone"
     if known.label_noise:
@@ -108,7 +108,7 @@ def _shares(weight: EffectiveWeight) -> list[tuple[float, float]]:
     """For each region of log-SNR, its share of the weight and of the times."""
     bins = list(zip(weight.log_snr, weight.weight, weight.times, strict=True))
     shares: list[tuple[float, float]] = []
-    for _, low, high in REGIONS:
+    for low, high in NOISE_REGIONS.values():
         there = [(spent * times, times) for at, spent, times in bins if low <= at < high]
         shares.append((sum((spent for spent, _ in there), 0.0), sum((times for _, times in there), 0.0)))
     return shares

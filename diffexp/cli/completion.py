@@ -22,7 +22,8 @@ _FLAGS = (
     "--config-name",
 )
 
-_REPORT_FLAGS = ("--root", "--baseline", "--select", "--format", "--output", "--help")
+_REPORT_FLAGS = ("--root", "--baseline", "--select", "--higher", "--lower", "--figure", "--format", "--output",
+                 "--help")  # fmt: skip
 _STATUS_FLAGS = ("--root", "--all", "--json", "--watch", "--interval", "--help")
 
 _BASH = r"""_diffexp_completion() {
@@ -119,7 +120,7 @@ _diffexp_study() {
         --root) _diffexp_paths -d "$word"; return ;;
         --output) _diffexp_paths -f "$word"; return ;;
         --format) COMPREPLY=($(compgen -W "FORMATS" -- "$word")); return ;;
-        --baseline | --select | --interval) return ;;
+        --baseline | --select | --higher | --lower | --interval) return ;;
     esac
     compopt +o nospace 2> /dev/null
     if [[ $word == -* ]]; then

@@ -1,4 +1,4 @@
-"""`diffexp report STUDY`: what a study says, at any time, from its run directories alone."""
+"""`diffexp report STUDY`: a study summed up, at any time, from its run directories alone."""
 
 import argparse
 import os
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffexp.errors import UserError
 from diffexp.io.redact import printable
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         _report(options)
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         print(printable(f"diffexp report: {error}"), file=sys.stderr)
         return 2
     return 0
@@ -37,6 +38,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--baseline", metavar="NAME", help="a target, or choices as space=native (default: epsilon)")
     parser.add_argument("--select", metavar="METRIC", default="val/belief_eps",
                         help="what picks a row's best learning rate (default: val/belief_eps)")  # fmt: skip
+    for way in ("higher", "lower"):
+        parser.add_argument(f"--{way}", metavar="METRIC", action="append", default=[],
+                            help=f"rank also by this metric of one's own, of which {way} is better")  # fmt: skip
+    parser.add_argument("--figure", type=Path, metavar="FILE", action="append", default=[],
+                        help="a Python file with figures of one's own, for the page")  # fmt: skip
     parser.add_argument("--format", choices=FORMATS, help="give this one only, on standard output or as --output")
     parser.add_argument("--output", type=Path, metavar="PATH", help="a file to write --format to")
     return parser
@@ -44,18 +50,19 @@ def _parser() -> argparse.ArgumentParser:
 
 def _report(options: argparse.Namespace) -> None:
     from diffexp.io import files
+    from diffexp.report.figures import load_figures
     from diffexp.report.summary import summarise
     from diffexp.runs.study import find_study
 
     if options.output and not options.format:
-        raise ValueError(f"--output {options.output} without --format: say what to write, one of {', '.join(FORMATS)}.")
+        raise UserError(f"--output {options.output} without --format: add --format {'|'.join(FORMATS)}.")
     if options.output and not options.output.parent.is_dir():
-        raise FileNotFoundError(
-            f"--output {options.output}: there is no folder {options.output.parent}. Make it first, or name one "
-            "that exists."
-        )
+        raise UserError(f"--output {options.output}: there is no folder {options.output.parent}. Create it first.")
+    for file in options.figure:
+        load_figures(file)
     path = find_study(options.study, options.root)
-    summary = summarise(path, options.baseline, options.select)
+    directions = dict.fromkeys(options.lower, False) | dict.fromkeys(options.higher, True)
+    summary = summarise(path, options.baseline, options.select, directions)
     if options.format:
         folder = options.output.parent if options.output else path
         text = _text(summary, options.format, folder)
@@ -78,14 +85,14 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _text(summary: "Summary", kind: str, folder: Path) -> str:
-    from diffexp.report import page, tables, terminal
+    from diffexp.report import export, markdown, page, terminal
 
     writers = {
         "table": lambda: terminal.as_text(summary),
         "html": lambda: page.write_page(summary, folder),
-        "csv": lambda: tables.to_csv(summary),
-        "markdown": lambda: tables.to_markdown(summary),
-        "json": lambda: tables.to_json(summary),
+        "csv": lambda: export.to_csv(summary),
+        "markdown": lambda: markdown.to_markdown(summary),
+        "json": lambda: export.to_json(summary),
     }
     text = writers[kind]()
     return text if kind == "html" else printable(text)

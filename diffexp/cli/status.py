@@ -8,17 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffexp.errors import UserError
+
 if TYPE_CHECKING:
     from diffexp.runs.state import RunState
 
-#: Runs that are listed without --all; beyond it the done ones are counted alone.
+#: Runs listed without --all; where there are more, those that are done are only counted.
 MOST = 40
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 if all went well, 2 after a one-line explanation on stderr.
 
-    Ctrl-C is how a watch ends, as that of watch(1) and top(1), and not a mishap: 0.
+    Ctrl-C is how --watch ends, as watch(1) and top(1) do, so it also returns 0.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -26,9 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _watch(options)
         else:
             _print(options, *_states(options))
-    except BrokenPipeError:  # a reader such as head has seen enough
+    except BrokenPipeError:  # a reader such as head closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         print(f"diffexp status: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -41,16 +43,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="diffexp status",
         description="How every run of a study is doing: state, progress, last metrics, time left, device.",
-        epilog="A run that says it is running and that no process works on is shown as stopped: like an interrupted "
-        "one it goes on from its last checkpoint when its command is typed again.",
+        epilog="A run recorded as running that no process works on is shown as stopped: like an interrupted one it "
+        "resumes from its last checkpoint when its command is repeated.",
     )
     parser.add_argument("study", metavar="STUDY", help="a study's folder, or its name under --root")
     parser.add_argument("--root", type=Path, default=Path("runs"), help="where studies are kept (default: runs)")
     parser.add_argument("--all", action="store_true", help=f"list every run, however many (default: at most {MOST})")
-    parser.add_argument("--json", action="store_true", help="all of it as JSON, times in seconds")
-    parser.add_argument("--watch", action="store_true", help="show it again and again, until Ctrl-C")
+    parser.add_argument("--json", action="store_true", help="everything as JSON, times in seconds")
+    parser.add_argument("--watch", action="store_true", help="refresh until Ctrl-C")
     parser.add_argument("--interval", type=_seconds, default=5.0, metavar="SECONDS",
-                        help="between two looks of --watch (default: 5)")  # fmt: skip
+                        help="between two refreshes of --watch (default: 5)")  # fmt: skip
     return parser
 
 

@@ -16,16 +16,22 @@ LARGEST_RECORD = 16 * 2**20
 DEEPEST = 100
 
 
+#: Levels of maps and lists that are written: a record of ours has five.
+_DEEPEST_JSON = 100
+
+
 def strict_json(value: object, indent: int | None = None) -> str:
-    """`value` as JSON that every parser accepts: numbers that are not finite become null."""
+    """`value` as JSON that every parser accepts: not-finite numbers, and what is nested too deep, become null."""
     return json.dumps(_strict(value), allow_nan=False, ensure_ascii=False, indent=indent)
 
 
-def _strict(value: object) -> object:
+def _strict(value: object, depth: int = 0) -> object:
+    if depth > _DEEPEST_JSON:
+        return None
     if isinstance(value, Mapping):
-        return {str(key): _strict(item) for key, item in cast(Mapping[Any, Any], value).items()}
+        return {str(key): _strict(item, depth + 1) for key, item in cast(Mapping[Any, Any], value).items()}
     if isinstance(value, list | tuple):
-        return [_strict(item) for item in cast(Sequence[Any], value)]
+        return [_strict(item, depth + 1) for item in cast(Sequence[Any], value)]
     if isinstance(value, bool | int | str) or value is None:
         return value
     if isinstance(value, numbers.Integral):

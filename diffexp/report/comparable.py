@@ -1,8 +1,8 @@
-"""Which rows may be compared: belief errors only on the same held-out images, noise and noise levels.
+"""Which rows may be compared: prediction errors only on the same held-out images, noise and noise levels.
 
-The fixed held-out (x0, t, eps) are a function of the data, the schedule and the time range (see `validation`).
-Target, loss space, weighting, density of times, network, optimiser and sampler do not enter them, so rows that differ
-in these are comparable. Metrics of samples need no more than the same data.
+The fixed held-out (x0, t, eps) are a function of the data, the schedule and the time range (see
+`training.validation`). Target, loss space, weighting, density of times, network, optimiser and sampler do not enter
+them, so rows that differ in these are comparable. Metrics of samples need no more than the same data.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from diffexp.report.rows import Row, settings, short
 
 _ENTRIES = ("data", "schedule", "t_min", "t_max")
-_TRAINING_ALONE = ("data.flip",)
-"""Settings of the data that the held-out images do not feel."""
+_TRAINING_ONLY = ("data.flip",)
+"""Settings of the data that do not change the held-out images."""
 
 
 def comparable_rows(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The rows by what their belief errors were measured on, named by what of it varies; "" for all, if nothing does.
+    """The rows by what their prediction errors were measured on, named by what varies; "" for all if nothing does.
 
-    Rows of which nothing is recorded yet are in the first group: they have no numbers to mistake.
+    Rows of which nothing is recorded yet are in the first group: they have no numbers to confuse.
     """
     known = {row.name: _measured_on(row) for row in rows}
     varying = _varying([table for table in known.values() if table])
@@ -45,7 +45,7 @@ def _measured_on(row: Row) -> dict[str, str]:
     for key, value in settings(row.runs).items():
         if (
             key.startswith(("data.", "schedule.", "validation.count"))
-            and key not in _TRAINING_ALONE
+            and key not in _TRAINING_ONLY
             and not key.endswith("._target_")
         ):
             table[key] = value
@@ -53,7 +53,7 @@ def _measured_on(row: Row) -> dict[str, str]:
 
 
 def _varying(tables: Sequence[Mapping[str, str]]) -> list[str]:
-    """The keys that tell the tables apart, without the settings that a varying choice explains."""
+    """The keys that distinguish the tables, without the settings that a varying choice explains."""
     keys = list(dict.fromkeys(key for table in tables for key in table))
     varying = [key for key in keys if len({table.get(key) for table in tables}) > 1]
     return [key for key in varying if "." not in key or key.partition(".")[0] not in varying]

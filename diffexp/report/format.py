@@ -1,4 +1,4 @@
-"""Numbers and lists as they stand in sentences."""
+"""Numbers and lists as they stand in sentences and tables."""
 
 import math
 from collections.abc import Sequence
@@ -9,6 +9,11 @@ from diffexp.report.statistics import Mean
 def number(value: float) -> str:
     """Four significant digits."""
     return _signed(f"{value:.4g}")
+
+
+def count(value: float) -> str:
+    """ "64,000"."""
+    return f"{value:,.0f}"
 
 
 def bounds(mean: Mean) -> str:
@@ -27,11 +32,32 @@ def interval(mean: Mean) -> str:
     return number(mean.mean) if mean.low is None else f"{number(mean.mean)} {bounds(mean)}"
 
 
+def spread(values: Sequence[float]) -> str:
+    """ "1.3", or "1.3 to 2.1" where the values differ; "" for none."""
+    if not values:
+        return ""
+    low, high = number(min(values)), number(max(values))
+    return low if low == high else f"{low} to {high}"
+
+
 def share(part: float) -> str:
     """ "3.4 %"; "a factor of 8.4" for a part that is added to a whole and larger than it."""
     if part >= 1:
         return f"a factor of {1 + part:.3g}"
     return "less than 0.01 %" if 0 < part < 1e-4 else f"{100 * part:.2g} %" if part < 0.995 else f"{100 * part:.0f} %"
+
+
+def percent(part: float) -> str:
+    """ "37 %", rounded down: 100 % is for the whole alone."""
+    return f"{int(100 * part)} %"
+
+
+def age(seconds: float) -> str:
+    """ "12 s", "3 min", "5 h", "4 d"."""
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def listed(words: Sequence[str], most: int = 1000) -> str:

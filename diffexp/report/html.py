@@ -6,7 +6,7 @@ from html import escape
 from importlib.resources import files as resources
 
 from diffexp.io.jsonio import strict_json
-from diffexp.report.figures import Figure
+from diffexp.report.figures.base import Figure
 
 
 def document(title: str, body: str, figures: Sequence[Figure]) -> str:
@@ -17,7 +17,7 @@ def document(title: str, body: str, figures: Sequence[Figure]) -> str:
         body: HTML, with the blocks of `figure_blocks` somewhere in it.
         figures: What these blocks will show.
     """
-    drawings = {f.name: [{"data": v.data, "layout": v.layout} for v in f.variants] for f in figures}
+    drawings = {f.name: [{"data": v.data, "layout": v.layout} for v in f.variants] for f in figures if f.variants}
     here = resources("diffexp.report")
     return "".join(
         [
@@ -34,10 +34,10 @@ def document(title: str, body: str, figures: Sequence[Figure]) -> str:
 
 
 def figure_blocks(figures: Sequence[Figure]) -> Iterator[str]:
-    """A heading, and for each figure the place where it will be drawn, with its selector and caption."""
+    """A heading, and for each figure the place where it will be drawn, with its title, selector and caption."""
     if not figures:
         return
-    yield ('<h2 id="figures">Figures</h2><noscript><p>The figures need JavaScript; the tables do not.</p></noscript>')
+    yield "<h2>Figures</h2><noscript><p>The figures need JavaScript; the tables do not.</p></noscript>"
     for figure in figures:
         yield f"<figure><h3>{escape(figure.title)}</h3>"
         if len(figure.variants) > 1:
@@ -46,7 +46,8 @@ def figure_blocks(figures: Sequence[Figure]) -> Iterator[str]:
                 yield (f'<button type="button" data-figure="{figure.name}" data-index="{index}" aria-pressed="false">')
                 yield f"{escape(variant.name)}</button>"
             yield "</div>"
-        yield f'<div class="plot" id="plot-{figure.name}"></div>'
+        if figure.variants:
+            yield f'<div class="plot" id="plot-{figure.name}"></div>'
         yield f"<figcaption>{escape(figure.caption)}</figcaption></figure>"
 
 

@@ -1,172 +1,242 @@
-"""Why the rows differ: label noise, where the weight lies, and at which noise levels the errors were made."""
+"""What a reader must know beside the numbers, in sentences: facts about the runs, failures, limits of the metrics."""
 
-import re
-from collections.abc import Mapping
-from statistics import fmean
-from typing import Any, cast
+from collections.abc import Iterator, Mapping, Sequence
 
-from diffexp.report.metrics import CURRENCIES
-from diffexp.report.rows import Row
+from diffexp.report.format import count, counted, listed, number, share, spread
+from diffexp.report.metrics import Metric
+from diffexp.report.rows import RATE, Row, followers, settings
 from diffexp.report.summary import Summary
+from diffexp.runs.metric_keys import CURRENCIES
 from diffexp.runs.study import Run
 
-NOTABLE_NOISE = 0.01
-"""Share of the zero answer's loss that must be label noise to be mentioned."""
-LOPSIDED = 2.0
-"""How many times its share of the times a region's share of the weight must be to be mentioned."""
-NOTABLE_EXCESS = 0.1
-"""Relative difference of two belief errors that is worth locating."""
-REGIONS = (
-    ("low noise (log-SNR above 4)", 4.0, float("inf")),
-    ("middling noise (log-SNR from -4 to 4)", -4.0, 4.0),
-    ("high noise (log-SNR below -4)", float("-inf"), -4.0),
-)
+POOR_SAMPLES = 5.0
+"""A sample metric more than this many times that of the best row, and of the floor, is called poor."""
+NEAR_CHANCE = 0.5
+"""A classifier that has gone less than this part of the way from guessing to no mistake makes poor features."""
+FALLING = 0.03
+"""A fall of the eps-error over the last tenth of training that is worth a warning.
+
+An error that goes as a power of the images seen and falls so would be a fifth lower after twice the training.
+"""
 
 
-SAMPLES_AND_BELIEFS = (
-    "Good samples and a large eps-error need not contradict each other: a sampler hardly feels what the network "
-    "believes at high log-SNR, where x_t is almost the image and an error in eps is a small one in x0, the more so if "
-    "its beliefs are clipped to the range of images."
-)
-_FACTOR = {
-    "eps": "all noise levels count alike",
-    "x0": "e^-lam multiplies the eps-error",
-    "v": "1 + e^-lam multiplies the eps-error",
-    "score": "1 / sigma^2 multiplies the eps-error",
-}
-MOST_OF_IT = 0.75
-"""Part of a total that its bands must hold to be named."""
-
-
-def where_totals_lie(summary: Summary) -> list[str]:
-    """For each unit of the belief error, the noise levels that the baseline's total comes from."""
-    found: list[str] = []
-    for name, rows in summary.groups.items():
-        row = next((row for row in rows if row.done and summary.baselines.get(row.name) is row), None)
-        row = row or next((row for row in rows if row.done), None)
-        if row is None:
-            continue
-        times = _times(row.done[0])
-        prefix = f"{name}: " if name else ""
-        found += [prefix + told for unit in CURRENCIES if (told := _origin(row, unit, times))]
+def facts(summary: Summary) -> list[str]:
+    """Learning rate, length, sampler, averaged weights, the classifier; what is not recorded is left out."""
+    found = [*_rate(summary), *_length(summary), *_weights(summary), *_classifier(summary), *_optimum(summary)]
+    for choice, keys in followers(summary.rows).items():
+        found.append(f"Varies with {choice} and is not shown separately: {listed(keys, 8)}.")
     return found
 
 
-def _origin(row: Row, unit: str, times: Mapping[tuple[int, int], float]) -> str:
-    """The fewest neighbouring bands that hold most of the total."""
-    parts = {band: times[band] * error for band, error in sorted(_bands(row, unit).items()) if band in times}
-    total = sum(parts.values())
-    if total <= 0 or len(parts) < 3:
-        return ""
-    bands = list(parts)
-    runs = [bands[i:j] for i in range(len(bands)) for j in range(i + 1, len(bands) + 1)]
-    enough = [run for run in runs if sum(parts[band] for band in run) >= MOST_OF_IT * total]
-    run = min(enough, key=lambda run: (len(run), -sum(parts[band] for band in run)))
-    held, timed = sum(parts[band] for band in run) / total, sum(times[band] for band in run) / sum(times.values())
-    low, high = run[0][0], run[-1][1]
-    where = f"from {low} to {high}"
-    if run[-1] == bands[-1]:
-        where = f"above {low}"
-    elif run[0] == bands[0]:
-        where = f"below {high}"
+def sampled_with(summary: Summary) -> str:
+    """ "ddim, 50 steps", where it is the same for all rows; else ""."""
+    name, steps = summary.common.get("sampler", ""), _values(summary, "sampler.steps")
+    return f"{name}, {steps[0]} steps" if name and len(steps) == 1 else name
+
+
+def choosing(summary: Summary) -> str:
+    """What the choice of a learning rate rests on."""
     return (
-        f"{unit}-error ({_FACTOR[unit]}): {100 * held:.0f} % of {row.phrase}'s total lies at log-SNR {where}, where "
-        f"{100 * timed:.0f} % of the times are."
+        f"Of the rates tried, each row's best by mean {summary.chosen_by or ''}, chosen on these same runs, which "
+        "flatters rows with more rates tried or more scatter. Another metric may choose other rates and so another "
+        "order: see --select."
     )
 
 
-def reasons(summary: Summary) -> dict[str, list[str]]:
-    """Sentences for each row's label; rows about which there is nothing to say are left out."""
-    found: dict[str, list[str]] = {}
-    for row in summary.rows:
-        if not row.done:
-            continue
-        run, against = row.done[0], summary.baselines.get(row.name)
-        told = [*_noise(run), *_weight(run)]
-        if against is not None and against.done and against.name != row.name:
-            told += [sentence for unit in ("eps", "x0") for sentence in _where(row, against, unit, _times(run))]
-        if told:
-            found[row.label] = told
-    return found
-
-
-def _noise(run: Run) -> list[str]:
-    """What part of the loss is news that no network can predict."""
-    noise, zero = run.number("label_noise"), run.number("zero_loss")
-    if noise is None or not zero or noise / zero < NOTABLE_NOISE:
-        return []
-    share = 100 * noise / zero
+def failures(summary: Summary) -> list[str]:
+    """What went wrong, in sentences."""
     return [
-        f"{share:.3g} % of the loss of answering zero ({zero:.4g}) is label noise that no network can predict: "
-        f"the training loss cannot fall below {noise:.4g}, and at most {100 - share:.2g} % of it measures learning."
+        *(sentence for row in summary.rows for sentence in _row_failures(summary, row)),
+        *_poor_samples(summary),
+        *_no_better_than_zero(summary),
+        *_falling(summary),
+        *_lengths(summary),
     ]
 
 
-def _weight(run: Run) -> list[str]:
-    """The region of noise levels that gets far more weight than its share of the times."""
-    bins = _weights(run)
-    if not bins:
+def cautions(summary: Summary) -> list[str]:
+    """What limits the metrics themselves."""
+    sentences: list[str] = []
+    finals = [run.final for row in summary.rows for run in row.done]
+    for metric in summary.metrics:
+        counts = [final[metric.floor_count] for final in finals if metric.floor_count in final]
+        if counts:
+            scatters = "scatters more" if metric.family == "kid" else "is too high: good samples may fall below it"
+            sentences.append(
+                f"The floor of {metric.title} rests on {count(min(counts))} held-out images, fewer than there are "
+                f"samples, and therefore {scatters}."
+            )
+        if any(final.get(metric.unreliable) for final in finals):
+            sentences.append(
+                f"{metric.title} is unreliable here: it rests on no more images than its features have dimensions."
+            )
+    return [*sentences, *_poor_features(finals), *_undirected(summary)]
+
+
+def _rate(summary: Summary) -> list[str]:
+    rates, rows = _values(summary, RATE), "all rows"
+    if "target" in summary.keys:
+        rows = "all targets" if summary.keys == ("target",) else "all targets and settings"
+    if len(rates) != 1 or len(summary.rows) < 2:
+        return [f"Learning rates: {listed(rates, 8)}."] if len(rates) > 1 else []
+    return [f"One learning rate, {rates[0]}, for {rows}: another may change the order (experiment=fair_lr sweeps it)."]
+
+
+def _length(summary: Summary) -> list[str]:
+    """How many images the runs that are compared have seen; where none is done, how far they are."""
+    done = [run for row in summary.rows for run in row.done]
+    seen, goals = _counts(done or summary.runs, "images_seen"), _counts(summary.runs, "max_images")
+    if not seen:
         return []
-    for name, low, high in REGIONS:
-        there = [(share, weight) for at, weight, share in bins if low <= at < high]
-        times, spent = sum(share for share, _ in there), sum(share * weight for share, weight in there)
-        if times > 0 and spent > 0.5 and spent / times >= LOPSIDED:
-            return [f"It puts {100 * spent:.0f} % of its weight on {name}, where {100 * times:.0f} % of the times are."]
+    if not done:
+        far = f"{count(seen[0])} to {count(seen[-1])}" if len(seen) > 1 else count(seen[0])
+        return [f"Trained on {far}{f' of {_shown(goals)}' if goals and seen[-1] <= goals[0] else ''} images."]
+    which = "The run that is done was trained" if len(done) == 1 else "The runs that are done were trained"
+    which = "Trained" if len(done) == len(summary.runs) else which
+    return [f"{which} on {_shown(seen)} images{' each' if len(done) > 1 else ''}."]
+
+
+def _weights(summary: Summary) -> list[str]:
+    decays = _values(summary, "training.ema_decay")
+    how = f" (EMA, decay {decays[0]})" if len(decays) == 1 else " (EMA)"
+    sampler = sampled_with(summary)
+    by = f"; samples by {sampler}" if sampler and any(metric.of_samples for metric in summary.metrics) else ""
+    return [f"All validation and sampling uses the averaged weights{how}{by}."] if decays or by else []
+
+
+def _classifier(summary: Summary) -> list[str]:
+    found = {
+        f"{100 * value:.3g} %"
+        for run in summary.runs
+        for key, value in run.final.items()
+        if key.endswith("/accuracy") and key.count("/") == 2
+    }
+    shown = listed(sorted(found), 4)
+    return [f"The classifier whose features the distances use is {shown} accurate on held-out images."] if found else []
+
+
+def _optimum(summary: Summary) -> list[str]:
+    """The irreducible error, where the data's density is known."""
+    known = [run.optimum for run in summary.runs if run.optimum]
+    if not known or any(other != known[0] for other in known):
+        return []
+    errors = [f"{number(known[0][key])} in {unit}" for unit in CURRENCIES if (key := f"val/belief_{unit}") in known[0]]
+    bits = known[0].get("val/bits_per_dim")
+    also = f", and {number(bits)} bits/dim" if bits is not None else ""
+    return [f"The data's density is known: the optimal prediction has an error of {listed(errors)}{also}."]
+
+
+def _row_failures(summary: Summary, row: Row) -> Iterator[str]:
+    """Runs that diverged or failed, a loss that never fell, metrics that are missing."""
+    diverged, failed, total = row.states.count("diverged"), row.states.count("failed"), len(row.runs)
+    if diverged:
+        kept = "its means are over the others" if row.done else "it has no means"
+        yield f"{row.label} diverged in {diverged} of {counted(total, 'run')} (the loss stopped being finite); {kept}."
+    if failed:
+        errors = [run.text("error") for run in row.runs if run.status == "failed" and run.text("error")]
+        why = f": {errors[0][:300].rstrip('.')}" if errors else ""
+        yield f"{row.label} failed in {failed} of {counted(total, 'run')}{why}."
+    loss, zero = summary.cell(row, "val/loss").value, summary.cell(row, "val/zero_loss").value
+    if loss and zero and loss.mean >= zero.mean:
+        yield (
+            f"{row.label} learned nothing: its loss on held-out images ({number(loss.mean)}) is no lower than that of "
+            f"the zero-prediction baseline ({number(zero.mean)})."
+        )
+    missing = [m.title for m in summary.metrics if m.family and m.of_samples and not summary.cell(row, m).value]
+    if row.done and missing and row.choices.get("metric") != "none":
+        yield f"{row.label} is done but has no {listed(missing)}: its samples were not finite, or were not measured."
+
+
+def _poor_samples(summary: Summary) -> Iterator[str]:
+    """One sentence for each metric; a row is named in the first in which it is far from the best row and the floor."""
+    named: set[str] = set()
+    for metric in summary.metrics:
+        cells = [(row, summary.cell(row, metric)) for row in summary.rows]
+        means = [cell.value.mean for _, cell in cells if cell.value]
+        if not metric.of_samples or metric.higher_is_better is not False or not means:
+            continue
+        best = min(means)
+        limits = [POOR_SAMPLES * max(best, cell.floor or 0.0) for _, cell in cells]
+        poor = [
+            (row, cell.value.mean, cell.floor)
+            for (row, cell), most in zip(cells, limits, strict=True)
+            if row.name not in named and cell.value and cell.value.mean > most > 0
+        ]
+        if poor:
+            named |= {row.name for row, _, _ in poor}
+            values = listed([f"{number(value)} for {row.phrase}" for row, value, _ in poor])
+            floors = spread([floor for _, _, floor in poor if floor is not None])
+            yield (
+                f"Poor samples: {metric.title} is {values}, more than {POOR_SAMPLES:g} times the best row's "
+                f"{number(best)}{f' and the floor of {floors}' if floors else ''}."
+            )
+
+
+def _no_better_than_zero(summary: Summary) -> list[str]:
+    """One sentence for all rows whose prediction is worth no more than none."""
+    errors = [(row, value.mean) for row in summary.rows if (value := summary.cell(row, "val/belief_eps").value)]
+    rows = [f"{row.phrase}: {number(error)}" for row, error in errors if error >= 1]
+    if not rows:
+        return []
+    return [
+        f"No better, in eps units, than predicting eps = 0, which costs about 1: {listed(rows, most=8)}. "
+        "These rows are barely trained or failed, and their order means little."
+    ]
+
+
+def _falling(summary: Summary) -> list[str]:
+    """One sentence for all rows that were still learning fast when they ended."""
+    falls = [(row, fall) for row in summary.rows if (fall := summary.fall(row)) is not None and fall > FALLING]
+    if not falls:
+        return []
+    names = listed([f"{row.phrase} ({share(fall)})" for row, fall in falls], most=8)
+    return [
+        "The eps-error was still falling when training ended (by how much over the last tenth of training): "
+        f"{names}. The order may change with longer training."
+    ]
+
+
+def _lengths(summary: Summary) -> list[str]:
+    lengths = _counts([run for row in summary.rows for run in row.done], "images_seen")
+    if len(lengths) < 2:
+        return []
+    shown = listed([count(length) for length in lengths])
+    return [f"Finished runs have seen different numbers of images ({shown}): their numbers are not comparable."]
+
+
+def _poor_features(finals: Sequence[Mapping[str, float]]) -> list[str]:
+    """Features of a classifier that hardly distinguishes the classes do not recognise good samples either."""
+    for final in finals:
+        for key, accuracy in final.items():
+            name, _, last = key.rpartition("/")
+            chance = final.get(f"{name}/chance") if last == "accuracy" else None
+            if chance is not None and accuracy < chance + NEAR_CHANCE * (1 - chance):
+                return [
+                    f"The classifier whose features {Metric(name).title} uses is only {100 * accuracy:.3g} % accurate "
+                    f"on held-out images ({100 * chance:.2g} % by guessing): distances on its features mean little."
+                ]
     return []
 
 
-def _where(row: Row, against: Row, unit: str, times: Mapping[tuple[int, int], float]) -> list[str]:
-    """The bands of log-SNR in which most of the difference to the baseline arose."""
-    ours, theirs = _bands(row, unit), _bands(against, unit)
-    gaps = {band: times.get(band, 0.0) * (ours[band] - theirs[band]) for band in ours.keys() & theirs.keys()}
-    total = sum(gaps.values())
-    reference = sum(times.get(band, 0.0) * theirs[band] for band in gaps)
-    if not gaps or reference <= 0 or abs(total) / reference < NOTABLE_EXCESS:
+def _undirected(summary: Summary) -> list[str]:
+    """How to rank by a metric of one's own."""
+    keys = [metric.key for metric in summary.metrics if metric.higher_is_better is None]
+    if not keys:
         return []
-    sign = 1 if total > 0 else -1
-    worst = sorted(gaps, key=lambda band: -sign * gaps[band])
-    chosen: list[tuple[int, int]] = []
-    for band in worst:
-        chosen.append(band)
-        if sum(gaps[b] for b in chosen) / total > 0.75 or len(chosen) == 3:
-            break
-    low, high = min(band[0] for band in chosen), max(band[1] for band in chosen)
-    share = sum(gap for band, gap in gaps.items() if low <= band[0] and band[1] <= high) / total
-    if share < 0.5:
-        return []
-    than = "larger" if sign > 0 else "smaller"
     return [
-        f"Its {unit}-error is {than} than that of {against.label}, and {min(100 * share, 100):.0f} % of the difference "
-        f"arises at log-SNR {low} to {high}."
+        f"Rows are not ranked by {listed(keys, 8)}: it is not known whether higher or lower is better. Declare it with "
+        f"diffexp report --higher {keys[0]} or --lower {keys[0]}."
     ]
 
 
-def _bands(row: Row, unit: str) -> dict[tuple[int, int], float]:
-    pattern = re.compile(rf"val/belief_{unit}/lam_(-?\d+)_(-?\d+)")
-    seen: dict[tuple[int, int], list[float]] = {}
-    for run in row.done:
-        for key, value in run.final.items():
-            if match := pattern.fullmatch(key):
-                seen.setdefault((int(match[1]), int(match[2])), []).append(value)
-    return {band: fmean(values) for band, values in seen.items()}
+def _values(summary: Summary, key: str) -> list[str]:
+    values = [table[key] for row in summary.rows if key in (table := settings(row.runs))]
+    return list(dict.fromkeys(values))
 
 
-def _times(run: Run) -> dict[tuple[int, int], float]:
-    """Share of the times in each band of width 2."""
-    shares: dict[tuple[int, int], float] = {}
-    for at, _, share in _weights(run):
-        low = 2 * int(at // 2)
-        shares[low, low + 2] = shares.get((low, low + 2), 0.0) + share
-    return shares
+def _counts(runs: Sequence[Run], key: str) -> list[float]:
+    return sorted({number for run in runs if (number := run.number(key)) is not None})
 
 
-def _weights(run: Run) -> list[tuple[float, float, float]]:
-    """(log-SNR, weight, share of the times) per bin, as recorded; empty if it was not."""
-    recorded = run.record.get("effective_weight")
-    if not isinstance(recorded, Mapping):
-        return []
-    columns = [cast(Mapping[str, Any], recorded).get(key) for key in ("log_snr", "weight", "times")]
-    if not all(isinstance(column, list) for column in columns):
-        return []
-    rows = zip(*cast(list[list[Any]], columns), strict=False)
-    return [row for row in rows if all(isinstance(value, int | float) for value in row)]
+def _shown(counts: Sequence[float]) -> str:
+    return listed([count(each) for each in counts], 4)

@@ -1,151 +1,221 @@
-"""report.html: one file that explains a study to somebody who was not there.
+"""report.html: one file that explains a study without further context.
 
-Images are data URIs, links lead into the page and to the run directories beside it. Every word that comes from a run
+Images are data URIs, links lead into the page and to the run directories beside it. Every text that comes from a run
 is escaped.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import base64
+import os
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
-from typing import Any, cast
+from urllib.parse import quote
 
-from diffexp.report.curves import read_curves
-from diffexp.report.facts import choosing, facts
-from diffexp.report.failures import failures
-from diffexp.report.figures import all_figures
-from diffexp.report.format import number
-from diffexp.report.grids import samples
+from diffexp.report.blocks import (
+    Block,
+    Box,
+    Code,
+    Column,
+    Definitions,
+    Entry,
+    Figures,
+    Fold,
+    Linked,
+    Measured,
+    Pictures,
+    Points,
+    Section,
+    Table,
+    TableCell,
+    Text,
+)
+from diffexp.report.format import bounds, number
 from diffexp.report.html import document, figure_blocks
-from diffexp.report.links import link, row_anchor, run_anchor
-from diffexp.report.metrics import Metric
-from diffexp.report.notes import SAMPLES_AND_BELIEFS, reasons, where_totals_lie
-from diffexp.report.ranking_table import rankings
-from diffexp.report.results import reading, results_table
-from diffexp.report.rows import common_settings
-from diffexp.report.states import state_counts
-from diffexp.report.style import Look, drawn, look
+from diffexp.report.sections import Report
+from diffexp.report.statistics import Mean
 from diffexp.report.summary import Summary
-from diffexp.report.verdict import headline, progress, question
-from diffexp.runs.study import Run
 
-#: What is shown of a run's record, in this order.
-_DETAILS = ("error", "device", "git", "parameters", "images_seen", "max_images", "clip", "t_min", "t_max",
-            "created", "updated", "config_hash")  # fmt: skip
+#: The page's sections, in its order.
+SECTIONS = ("facts", "verdict", "rankings", "failures", "results", "emphasis", "reading", "cautions", "samplers",
+            "why", "figures", "samples", "settings", "runs")  # fmt: skip
+
+MOST_IMAGE_BYTES = 6 * 2**20
+"""Pictures are embedded up to so many bytes in all; the others are linked."""
+
+_CLASSES = {"plain": "", "strong": "headline", "soft": "small", "warning": "warn"}
 
 
 def write_page(summary: Summary, folder: Path) -> str:
     """The page as text, with links that are right when it lies in `folder`."""
-    style = look(summary.rows)
-    wanted = {run.path for _, run in drawn(summary.rows)} | {run.path for row in summary.rows for run in row.done}
-    curves = {run.path: read_curves(run) for run in summary.runs if run.path in wanted}
-    figures = all_figures(summary, curves, style)
-    body = "\n".join(
-        [
-            *_opening(summary),
-            *_results(summary, style),
-            *_reasons(summary),
-            *figure_blocks(figures),
-            *samples(summary, folder),
-            *_settings(summary),
-            *_runs(summary, folder, style),
-        ]
-    )
-    return document(f"{summary.study}: {question(summary)}", body, figures)
-
-
-def _opening(summary: Summary) -> Iterator[str]:
-    yield f"<h1>{escape(question(summary))}</h1>"
+    report = Report(summary)
+    sections = [report.section(name) for name in SECTIONS]
+    figures = [figure for section in sections for block in section.blocks if isinstance(block, Figures)
+               for figure in block.figures]  # fmt: skip
     written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    yield f'<p class="soft">Study <b>{escape(summary.study)}</b>. {progress(summary)}. Written {written}.</p>'
-    yield "".join(f"<p>{escape(fact)}</p>" for fact in [" ".join(facts(summary))] if fact)
-    told = headline(summary)
-    yield '<ul class="headline">' + "".join(f"<li>{escape(sentence)}</li>" for sentence in told) + "</ul>"
-    yield from rankings(summary.best_rate or summary)
-    problems = failures(summary)
-    if problems:
-        yield '<div class="warn" id="failures"><p><b>What went wrong</b></p>'
-        yield from (f"<p>{escape(problem)}</p>" for problem in problems)
-        yield "</div>"
+    page = _Page(folder)
+    body = [
+        f"<h1>{escape(report.question)}</h1>",
+        f'<p class="soft">Study <b>{escape(report.study)}</b>. Written {written}.</p>',
+        *(line for section in sections for line in page.section(section)),
+    ]
+    return document(f"{report.study}: {report.question}", "\n".join(body), figures)
 
 
-def _results(summary: Summary, style: Look) -> Iterator[str]:
-    yield '<h2 id="results">Results</h2>'
-    if summary.best_rate:
-        yield "<h3>Each at its best learning rate</h3>"
-        yield f"<p>{escape(choosing(summary.best_rate))}</p>"
-        yield from results_table(summary.best_rate, style)
-        yield "<h3>At equal learning rates</h3>"
-    yield from results_table(summary, style)
-    yield from reading(summary)
+class _Page:
+    """Blocks as HTML.
+
+    Attributes:
+        folder: Where the page lies.
+        room: Bytes that pictures may still take in it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.room = folder, MOST_IMAGE_BYTES
+
+    def section(self, section: Section) -> Iterator[str]:
+        if not section.blocks:
+            return
+        yield f'<section id="{section.name}">'
+        if section.title:
+            yield f"<h2>{escape(section.title)}</h2>"
+        yield from self.blocks(section.blocks)
+        yield "</section>"
+
+    def blocks(self, blocks: Sequence[Block]) -> Iterator[str]:
+        for block in blocks:
+            yield from self.block(block)
+
+    def block(self, block: Block) -> Iterator[str]:
+        match block:
+            case Text(text, tone):
+                yield f'<p class="{_CLASSES[tone]}">{escape(text)}</p>' if text else ""
+            case Points(points, tone):
+                yield f'<ul class="{_CLASSES[tone]}">'
+                for head, text in points:
+                    yield f"<li>{f'<b>{escape(head)}</b>: ' if head else ''}{escape(text)}</li>"
+                yield "</ul>"
+            case Table():
+                yield from _table(block)
+            case Definitions(entries):
+                items = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in entries)
+                yield f'<dl class="settings">{items}</dl>'
+            case Code(text):
+                yield f"<pre>{escape(text)}</pre>"
+            case Figures(figures):
+                yield from figure_blocks(figures)
+            case Pictures(pictures):
+                yield '<div class="grids">'
+                yield from (self._picture(label, anchor, file) for label, anchor, file in pictures)
+                yield "</div>"
+            case Fold():
+                yield f"<details{_id(block.anchor)}><summary>{_mark(block.colour)}<b>{escape(block.title)}</b> "
+                yield f'<span class="soft">{escape(block.note)}</span></summary>'
+                yield from self.blocks(block.blocks)
+                yield "</details>"
+            case Box():
+                yield f'<div class="run"{_id(block.anchor)}><h4>{escape(block.title)} '
+                yield f'<a class="small" href="{self._link(block.file)}">{escape(block.file.name)}</a></h4>'
+                yield from self.blocks(block.blocks)
+                yield "</div>"
+
+    def _picture(self, label: str, anchor: str, file: Path) -> str:
+        data = file.read_bytes() if file.stat().st_size <= self.room else b""
+        caption = f'<a href="#{anchor}">{escape(label)}</a>' if anchor else escape(label)
+        if not data.startswith(b"\x89PNG\r\n\x1a\n"):
+            why = "not embedded, to keep the page small" if not data else "not a PNG file"
+            link = f'<a href="{self._link(file)}">{escape(file.name)}</a>'
+            return f"<figure><figcaption>{caption}: {link} ({why})</figcaption></figure>"
+        self.room -= len(data)
+        uri = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+        image = f'<a href="{self._link(file)}" title="the file itself"><img alt="{escape(label)}" src="{uri}"></a>'
+        return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+
+    def _link(self, file: Path) -> str:
+        """A relative link; "./" first, so that no name can be taken for a scheme."""
+        relative = Path(os.path.relpath(file.absolute(), self.folder.absolute())).as_posix()
+        return escape("./" + quote(relative, safe="/="))
 
 
-def _reasons(summary: Summary) -> Iterator[str]:
-    found, totals = reasons(summary), where_totals_lie(summary)
-    if not found and not totals:
-        return
-    yield '<h2 id="why">Why</h2>'
-    if totals:
-        yield "<p>A total is a sum over noise levels, and each unit weights them in its own way:</p><ul>"
-        yield from (f"<li>{escape(sentence)}</li>" for sentence in totals)
-        yield "</ul>"
-    if totals and any(metric.of_samples for metric in summary.metrics):
-        yield f"<p>{escape(SAMPLES_AND_BELIEFS)}</p>"
-    yield '<ul class="reasons">'
-    for label, sentences in found.items():
-        yield f"<li><b>{escape(label)}</b>: {escape(' '.join(sentences))}</li>"
-    yield "</ul>"
+def _table(table: Table) -> Iterator[str]:
+    wordy = any(column.kind == "words" for column in table.columns)
+    if table.title:
+        yield f"<h3>{escape(table.title)}</h3>"
+    yield "" if wordy else '<p class="small hint">The table scrolls sideways.</p>'
+    yield f'<div class="wide {"verdicts" if wordy else "summary"}" tabindex="0"><table><thead><tr>'
+    yield from (_head(column) for column in table.columns)
+    yield "</tr></thead><tbody>"
+    yield from (_row(table.columns, row) for row in table.rows)
+    yield "</tbody>"
+    if table.foot:
+        yield "<tfoot>"
+        yield from (_row(table.columns, row) for row in table.foot)
+        yield "</tfoot>"
+    yield "</table></div>"
 
 
-def _settings(summary: Summary) -> Iterator[str]:
-    yield '<h2 id="settings">Equal for all runs</h2>'
-    shared = dict(summary.common)
-    for key in ("clip", "t_min", "t_max", "max_images", "parameters", "device", "git"):
-        values = {_value(run, key) for run in summary.runs if run.record}
-        if len(values) == 1 and (value := values.pop()):
-            shared[key.replace("_", " ")] = value
-    yield _list(shared)
-    settings = common_settings(summary.rows)
-    if settings:
-        yield f"<details><summary>All {len(settings)} shared settings</summary>{_list(settings)}</details>"
+def _head(column: Column) -> str:
+    """A heading, of a metric on two lines."""
+    title = escape(column.title)
+    if column.kind == "number":
+        title = title.replace(", ", ",<br>") if ", " in title else title.replace(" ", "<br>", 1)
+    title = f'<a href="#{column.anchor}">{title}</a>' if column.anchor else title
+    note = f"<br><small>{escape(column.note)}</small>" if column.note else ""
+    return f'<th{_kind(column)} scope="col">{title}{note}</th>'
 
 
-def _runs(summary: Summary, folder: Path, style: Look) -> Iterator[str]:
-    yield ('<h2 id="runs">Runs</h2><p class="small">Each with the command that repeats it. Links lead to the run ')
-    yield "directories beside this page."
-    if any("hydra.mode=RUN" in run.text("command") for run in summary.runs):
-        yield " <code>hydra.mode=RUN</code>: this one run, where the experiment's file describes a sweep."
-    yield "</p>"
-    for row in summary.rows:
-        swatch = f'<span class="mark" style="background:{style.colours[row.name]}"></span>'
-        yield f'<details id="{row_anchor(row)}"><summary>{swatch}<b>{escape(row.label)}</b> '
-        yield f'<span class="soft">{state_counts(row.states)}</span></summary>'
-        for run, state in zip(row.runs, row.states, strict=True):
-            yield from _run(run, state, summary.metrics, folder)
-        yield "</details>"
+def _row(columns: Sequence[Column], cells: Sequence[TableCell]) -> str:
+    html = [f'<th class="name" scope="row">{_cell(cells[0])}</th>']
+    for column, cell in zip(columns[1:], cells[1:], strict=True):
+        kind = ' class="best"' if isinstance(cell, Measured) and cell.best else _kind(column)
+        head = f' data-head="{escape(column.title)}"' if column.kind == "words" else ""
+        text = _cell(cell).replace(", ", ",<br>") if column.kind == "count" else _cell(cell)
+        html.append(f"<td{kind}{head}>{text}</td>")
+    return f"<tr>{''.join(html)}</tr>"
 
 
-def _run(run: Run, state: str, metrics: Iterable[Metric], folder: Path) -> Iterator[str]:
-    yield f'<div class="run" id="{run_anchor(run)}"><h4>seed {run.seed}: {state} '
-    yield f'<a class="small" href="{link(run.path / "run.json", folder)}">run.json</a></h4>'
-    command = str(run.record.get("command") or "")[:4000]
-    if command:
-        yield f"<pre>{escape(command)}</pre>"
-    shown = {key.replace("_", " "): text for key in _DETAILS if (text := _value(run, key))}
-    versions = run.record.get("versions")
-    if isinstance(versions, dict):
-        entries = list(cast(dict[str, Any], versions).items())[:40]
-        shown["versions"] = ", ".join(f"{name} {version}" for name, version in entries)
-    shown |= {metric.title: number(run.final[metric.key]) for metric in metrics if metric.key in run.final}
-    yield f"{_list(shown)}</div>"
+def _kind(column: Column) -> str:
+    return f' class="{column.kind}"' if column.kind in ("name", "words") else ""
 
 
-def _value(run: Run, key: str) -> str:
-    """An entry of the record, counts with separators."""
-    count = run.number(key) if key in ("parameters", "images_seen", "max_images") else None
-    return run.text(key) if count is None else f"{count:,.0f}"
+def _cell(cell: TableCell) -> str:
+    match cell:
+        case Entry():
+            return _mark(cell.colour) + _linked(cell.text, cell.anchor)
+        case Linked(items):
+            shown = [f'<span class="one">{escape(words)} {_linked(e.text, e.anchor)}</span>' for words, e in items]
+            return ", ".join(shown) or "none"
+        case Measured():
+            return _measured(cell)
 
 
-def _list(entries: Mapping[str, str]) -> str:
-    items = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in entries.items())
-    return f'<dl class="settings">{items}</dl>'
+def _measured(measured: Measured) -> str:
+    cell, anchor = measured.cell, measured.anchor
+    if cell.value is None:
+        so_far = cell.so_far
+        return "-" if so_far is None else f'{_linked(f"({number(so_far)})", anchor)}<span class="sub">so far</span>'
+    parts = [_linked(number(cell.value.mean), anchor), _scatter(cell.value, anchor, measured.seeds)]
+    if cell.difference:
+        mark = " *" if cell.difference.excludes_zero else ""
+        parts.append(f'<span class="sub d">d {_linked(number(cell.difference.mean), anchor)}{mark}</span>')
+        parts.append(_scatter(cell.difference, anchor, cell.value.n))
+    return "".join(parts)
+
+
+def _scatter(mean: Mean, anchor: str, n: int) -> str:
+    """The interval, and the number of seeds where it is not the `n` that the reader has seen already."""
+    parts = [] if mean.low is None else [bounds(mean)]
+    parts += [] if mean.n == n else [f"n = {mean.n}"]
+    return f'<span class="sub">{_linked(", ".join(parts), anchor)}</span>' if parts else ""
+
+
+def _linked(text: str, anchor: str) -> str:
+    return f'<a href="#{anchor}">{escape(text)}</a>' if anchor and text else escape(text)
+
+
+def _mark(colour: str) -> str:
+    return f'<span class="mark" style="background:{colour}"></span>' if colour else ""
+
+
+def _id(anchor: str) -> str:
+    return f' id="{anchor}"' if anchor else ""

@@ -1,4 +1,4 @@
-"""Who leads in a metric, who cannot be told from the leader, and who is clearly behind."""
+"""Which row leads in a metric, which are not distinguishable from it, and which are clearly worse."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,27 +17,27 @@ EQUAL_FOR_ONE_SEED = 0.05
 
 
 @dataclass(frozen=True)
-class Standing:
+class Ranking:
     """The rows in one metric, best first.
 
     Attributes:
-        level: Not distinguishable from the best: the paired difference does not exclude 0 after Holm's correction
+        tied: Not distinguishable from the best: the paired difference does not exclude 0 after Holm's correction
             for all rows, or the lead is too small to matter.
-        behind: Clearly worse; with one seed merely worse by `EQUAL_FOR_ONE_SEED` or more.
+        worse: Clearly worse; with one seed merely worse by `EQUAL_FOR_ONE_SEED` or more.
         values: Means by row name.
         differences: To the best, paired by seed; None without a seed in common.
     """
 
     metric: Metric
     best: Row
-    level: tuple[Row, ...]
-    behind: tuple[Row, ...]
+    tied: tuple[Row, ...]
+    worse: tuple[Row, ...]
     values: Mapping[str, float]
     differences: Mapping[str, Mean | None]
 
     @property
     def leaders(self) -> tuple[Row, ...]:
-        return self.best, *self.level
+        return self.best, *self.tied
 
     @property
     def seeds(self) -> int:
@@ -56,8 +56,11 @@ def ranked(summary: Summary, metric: Metric) -> list[Row]:
     """The rows that may be ranked against each other, best first.
 
     A row with fewer seeds than others may lead by the luck of its seeds, so only rows with as many seeds as
-    the second-richest row are ranked, and by the seeds that all of these share.
+    the second-richest row are ranked, and by the seeds that all of these share. A metric of which no direction is
+    known ranks no rows.
     """
+    if metric.higher_is_better is None:
+        return []
     values = {row.name: row.values(metric.key) for row in summary.rows}
     counts = sorted((len(seeds) for seeds in values.values() if seeds), reverse=True)
     if len(counts) < 2:
@@ -77,7 +80,7 @@ def unranked(summary: Summary) -> list[str]:
     """A sentence about the rows that have numbers but too few seeds to be ranked."""
     left_out = {
         row.label: len(values)
-        for _, part in sections(summary)
+        for _, part in comparable_parts(summary)
         for metric in part.metrics
         if (rows := ranked(part, metric))
         for row in part.rows
@@ -89,13 +92,13 @@ def unranked(summary: Summary) -> list[str]:
     return [f"Not ranked, for having fewer finished seeds than the others: {names}."]
 
 
-def standings(summary: Summary) -> list[Standing]:
+def rankings(summary: Summary) -> list[Ranking]:
     """One for each metric in which at least two rows can be ranked."""
-    return [_standing(summary, metric, rows) for metric in summary.metrics if len(rows := ranked(summary, metric)) > 1]
+    return [_ranking(summary, metric, rows) for metric in summary.metrics if len(rows := ranked(summary, metric)) > 1]
 
 
-def sections(summary: Summary) -> list[tuple[str, Summary]]:
-    """The parts that get a ranking of their own, by name: one of all if all rows are comparable.
+def comparable_parts(summary: Summary) -> list[tuple[str, Summary]]:
+    """The parts of a study with a ranking of their own, by name: one of all if all rows are comparable.
 
     Otherwise one for each group of comparable rows, and, where the data are the same, one of all rows by their samples.
     """
@@ -119,20 +122,20 @@ def _named_within(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def _standing(summary: Summary, metric: Metric, rows: list[Row]) -> Standing:
+def _ranking(summary: Summary, metric: Metric, rows: list[Row]) -> Ranking:
     best, others = rows[0], rows[1:]
     cells = {row.name: summary.cell(row, metric).value for row in rows}
     values = {name: mean.mean for name, mean in cells.items() if mean}
     differences = {row.name: paired_difference(row.values(metric.key), best.values(metric.key)) for row in others}
     tested = {name: mean.p for name, mean in differences.items() if mean and mean.p is not None}
     p_holm = dict(zip(tested, holm(list(tested.values())), strict=True))
-    whole = Standing(metric, best, (), tuple(others), values, differences)
+    whole = Ranking(metric, best, (), tuple(others), values, differences)
 
-    def is_behind(row: Row) -> bool:
+    def is_worse(row: Row) -> bool:
         difference, gap = differences[row.name], whole.gap(row)
         if difference is not None and difference.n == 1:
             return gap is None or gap >= EQUAL_FOR_ONE_SEED
         return p_holm.get(row.name, 1.0) < 0.05 and (gap is None or gap >= EQUAL)
 
-    behind = tuple(row for row in others if is_behind(row))
-    return replace(whole, level=tuple(row for row in others if row not in behind), behind=behind)
+    worse = tuple(row for row in others if is_worse(row))
+    return replace(whole, tied=tuple(row for row in others if row not in worse), worse=worse)

@@ -33,6 +33,7 @@ _FOLLOWED = ("schedule", "data", "sampler", "metric", "network")
 #: Where a choice's own settings are in the configuration, if not under its own name.
 _PLACE = {"space": "objective.space"}
 
+#: Targets in the order in which they are listed; others follow by name.
 TARGETS = (
     "epsilon",
     "scaled_noise",
@@ -72,8 +73,8 @@ class Row:
     @property
     def label(self) -> str:
         """The choices that vary: "x0", "x0, space native", "x0, lr 0.001"."""
-        words = [self._word(key) for key in self.keys if self.choices.get(key, ABSENT) != ABSENT]
-        return ", ".join(words) or self.choices.get("target", "") or self.name
+        parts = [self._part(key) for key in self.keys if self.choices.get(key, ABSENT) != ABSENT]
+        return ", ".join(parts) or self.choices.get("target", "") or self.name
 
     @property
     def phrase(self) -> str:
@@ -96,7 +97,7 @@ class Row:
         return {seed: value for seed, value in finals.items() if value is not None}
 
     def optimum(self, metric: str) -> dict[int, float]:
-        """What the best possible network has of the metric, by seed, where that is known."""
+        """The optimal prediction's value of the metric, by seed, where it is known."""
         bests = {run.seed: run.optimum.get(metric) for run in self.done}
         return {seed: value for seed, value in bests.items() if value is not None}
 
@@ -106,7 +107,7 @@ class Row:
             return [self.label, *[""] * (len(keys) - 1)]
         return [self.choices.get(key, ABSENT) for key in keys]
 
-    def _word(self, key: str) -> str:
+    def _part(self, key: str) -> str:
         value = self.choices.get(key, ABSENT)
         return value if key == "target" else f"{short(key, self.keys)} {value}"
 
@@ -133,7 +134,7 @@ def group_rows(runs: Iterable[Run]) -> list[Row]:
     keys = _without_repeats(keys, {name: choices[name] | found[name] for name in configured})
     for name in configured:
         choices[name] |= {key: found[name].get(key, ABSENT) for key in keys if key not in CHOICES}
-    keys += _tell_apart(known, keys, choices, found)
+    keys += _distinguish(known, keys, choices, found)
     now = time.time()
     states = {name: tuple(state_of(run, now) for run in group) for name, group in groups.items()}
     rows = [
@@ -144,7 +145,7 @@ def group_rows(runs: Iterable[Run]) -> list[Row]:
 
 
 def _without_repeats(keys: Sequence[str], tables: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """The keys that say something of their own.
+    """The keys that carry information of their own.
 
     A setting repeats another of the same last name if it has its value wherever it is there at all (`sampler.clip`,
     filled in from `sampling.clip`), and it follows a choice, `_FOLLOWED`, whose value decides its own
@@ -213,7 +214,7 @@ def _choices(runs: Sequence[Run]) -> dict[str, str]:
     return {key: value[:120] for key in CHOICES if (value := recorded.text(key))}
 
 
-def _tell_apart(
+def _distinguish(
     names: Sequence[str],
     keys: Sequence[str],
     choices: dict[str, dict[str, str]],
@@ -237,7 +238,7 @@ def _tell_apart(
 def _twins(
     names: Sequence[str], keys: Sequence[str], choices: Mapping[str, Mapping[str, str]]
 ) -> list[tuple[str, str]]:
-    """Pairs of rows, each with the first of its kind, that these keys do not tell apart."""
+    """Pairs of rows, each with the first of its kind, that these keys do not distinguish."""
     first: dict[tuple[str | None, ...], str] = {}
     found: list[tuple[str, str]] = []
     for name in names:

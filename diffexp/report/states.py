@@ -10,13 +10,13 @@ from rich.text import Text
 
 from diffexp.io.progress import clock
 from diffexp.io.redact import on_one_line
-from diffexp.report.format import counted, number
+from diffexp.report.format import age, counted, number, percent
 from diffexp.runs.state import STATES, RunState
 
 _STYLES = {"failed": "bold red", "unreadable": "bold red", "stopped": "yellow", "interrupted": "yellow",
            "running": "green", "starting": "green", "diverged": "magenta", "done": "dim"}  # fmt: skip
-_HEADINGS = ("state", "part", "loss", "belief_eps", "images/s", "ETA", "silent", "device", "run")
-_NUMBERS = {"part", "loss", "belief_eps", "images/s", "ETA", "silent"}
+_HEADINGS = ("state", "part", "loss", "eps_error", "images/s", "ETA", "silent", "device", "run")
+_NUMBERS = {"part", "loss", "eps_error", "images/s", "ETA", "silent"}
 
 
 def status_lines(study: str, runs: Sequence[RunState], most: int | None) -> Iterator[Text]:
@@ -40,19 +40,19 @@ def status_lines(study: str, runs: Sequence[RunState], most: int | None) -> Iter
 
 
 def overview(runs: Sequence[RunState]) -> str:
-    """ "24 runs: 1 failed, 2 running, 21 done; 95 % of the images; the running ones take 1:02 more"."""
-    said = f"{counted(len(runs), 'run')}: {state_counts(run.state for run in runs)}"
+    """ "24 runs: 1 failed, 2 running, 21 done; 95 % of the images; 1:02 left for the running ones"."""
+    line = f"{counted(len(runs), 'run')}: {state_counts(run.state for run in runs)}"
     totals = study_totals(runs)
     if totals["progress"] is not None:
-        said += f"; {percent(totals['progress'])} of their images"
+        line += f"; {percent(totals['progress'])} of their images"
     if totals["eta"] is not None:
-        said += f"; the running ones take {clock(totals['eta'])} more"
-    return said
+        line += f"; {clock(totals['eta'])} left for the running ones"
+    return line
 
 
 def study_totals(runs: Sequence[RunState]) -> dict[str, Any]:
     """`states`, how many runs are in each; `progress`, the share of all images seen; `eta`, until the last running
-    one has trained, None unless all of them say."""
+    one has trained, None unless it is known of all."""
     parts = [(run.progress, run.max_images) for run in runs]
     known = [(part, goal) for part, goal in parts if part is not None and goal is not None]
     goals = sum(goal for _, goal in known)
@@ -74,19 +74,6 @@ def status_json(study: str, runs: Sequence[RunState]) -> dict[str, Any]:
     }
 
 
-def percent(part: float) -> str:
-    """ "37 %"; 100 % is for the whole alone."""
-    return f"{int(100 * part)} %"
-
-
-def age(seconds: float) -> str:
-    """ "12 s", "3 min", "5 h", "4 d"."""
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
 def state_counts(states: Iterable[str]) -> str:
     """ "1 failed, 2 running, 21 done": how many there are of each, those that ask for attention first."""
     counts = Counter(states)
@@ -100,19 +87,19 @@ def _table(runs: Sequence[RunState]) -> Iterator[Text]:
     for run, cells in zip(runs, rows, strict=True):
         yield Text(_padded(cells, widths), style=_STYLES[run.state])
         if run.state == "failed":
-            yield Text(f"    {on_one_line(run.error or 'it does not say why; see traceback.txt')}", style="red")
+            yield Text(f"    {on_one_line(run.error or 'no reason was recorded; see traceback.txt')}", style="red")
             if run.command:
                 yield Text(f"    again: {on_one_line(run.command)}")
 
 
 def _cells(run: RunState) -> list[str]:
     alive = run.state in ("running", "starting")
-    loss, belief = (run.metrics.get(key) for key in ("train/loss", "val/belief_eps"))
+    loss, error = (run.metrics.get(key) for key in ("train/loss", "val/belief_eps"))
     return [
         run.state,
         "" if run.progress is None else percent(run.progress),
         "" if loss is None else number(loss),
-        "" if belief is None else number(belief),
+        "" if error is None else number(error),
         f"{run.images_per_second:,.0f}" if alive and run.images_per_second is not None else "",
         "" if run.eta is None else clock(run.eta),
         "" if run.silent is None else age(run.silent),

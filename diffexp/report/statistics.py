@@ -1,4 +1,4 @@
-"""What a few seeds allow to say: Student's t, and differences paired by seed.
+"""What a few seeds can support: Student's t, and differences paired by seed.
 
 With three or five seeds a bootstrap "95 %" interval covers about 73 or 84 % of the time; Student's covers
 95 for normal scatter. Runs of one seed share images, noise and initial weights, so their difference scatters
@@ -16,7 +16,7 @@ class Mean:
 
     Attributes:
         n: Number of seeds.
-        low: Lower end of the interval; None for one seed, which says nothing about scatter.
+        low: Lower end of the interval; None for one seed, which has no scatter to estimate.
         high: Upper end.
         p: Two-sided p of Student's test that the true mean is 0; None for one seed.
     """

@@ -1,6 +1,7 @@
-"""How rows look: a target has one colour and marker in every figure, what else varies is told by the dash.
+"""How rows look: a target has one colour and marker in every figure, the dash shows what else varies.
 
-The colours follow Okabe and Ito, and Tol: they stay apart for colour-blind readers, on white and near-black.
+The colours follow Okabe and Ito, and Tol: they stay distinct for colour-blind readers, on white and near-black. Beyond
+the twelfth target they come again, each time with other markers.
 """
 
 import itertools
@@ -18,12 +19,12 @@ _COLOURS = ("#2b83c6", "#56b4e9", "#e69f00", "#999933", "#bb7a2a", "#d55e00", "#
             "#b565a7", "#44aa99", "#888888")  # fmt: skip
 _MARKERS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "pentagon", "star", "diamond-tall",
             "triangle-down", "bowtie", "hourglass")  # fmt: skip
-_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 
 @dataclass(frozen=True)
-class Look:
-    """How each row is drawn."""
+class Style:
+    """How each row is drawn, by its name."""
 
     colours: Mapping[str, str]
     markers: Mapping[str, str]
@@ -36,30 +37,22 @@ class Look:
         return {"color": self.colours[row.name], "symbol": self.markers[row.name], "size": size}
 
 
-def look(rows: Sequence[Row]) -> Look:
-    """Colour and marker by target, the same in every study for the targets we know; dash by all else."""
+def style_of(rows: Sequence[Row]) -> Style:
+    """Colour and marker by target, the same in every study for the targets in `TARGETS`; dash by all else."""
     place = _places([row.target for row in rows])
     rest = {row.name: tuple(row.choices.get(key) for key in row.keys if key != "target") for row in rows}
     kinds = list(dict.fromkeys(rest.values()))
-    return Look(
-        {row.name: _COLOURS[place[row.target]] for row in rows},
-        {row.name: _MARKERS[place[row.target]] for row in rows},
-        {name: _DASHES[kinds.index(kind) % len(_DASHES)] for name, kind in rest.items()},
+    return Style(
+        {row.name: _colour(place[row.target]) for row in rows},
+        {row.name: _marker(place[row.target]) for row in rows},
+        {name: DASHES[kinds.index(kind) % len(DASHES)] for name, kind in rest.items()},
     )
 
 
 def target_colours(targets: Sequence[str]) -> dict[str, str]:
     """The colour that each of these targets has in every figure."""
     place = _places(targets)
-    return {target: _COLOURS[place[target]] for target in targets}
-
-
-def _places(targets: Sequence[str]) -> dict[str, int]:
-    """The targets that we know each at its own place, others where there is room."""
-    others = [target for target in dict.fromkeys(targets) if target not in TARGETS]
-    unused = [TARGETS.index(target) for target in reversed(TARGETS) if target not in targets]
-    place = {target: index for index, target in enumerate(TARGETS)}
-    return place | dict(zip(others, itertools.cycle(unused or range(len(TARGETS))), strict=False))
+    return {target: _colour(place[target]) for target in targets}
 
 
 def drawn(rows: Sequence[Row]) -> list[tuple[Row, Run]]:
@@ -71,3 +64,20 @@ def drawn(rows: Sequence[Row]) -> list[tuple[Row, Run]]:
         seeds -= 1
         total = sum(len(runs[:seeds]) for runs in with_records)
     return [pair for runs in with_records for pair in runs[:seeds]][:MOST_LINES]
+
+
+def _places(targets: Sequence[str]) -> dict[str, int]:
+    """The targets in `TARGETS` each at its own place, others at unused ones and then after all."""
+    others = [target for target in dict.fromkeys(targets) if target not in TARGETS]
+    unused = [TARGETS.index(target) for target in reversed(TARGETS) if target not in targets]
+    place = {target: index for index, target in enumerate(TARGETS)}
+    return place | dict(zip(others, itertools.chain(unused, itertools.count(len(TARGETS))), strict=False))
+
+
+def _colour(place: int) -> str:
+    return _COLOURS[place % len(_COLOURS)]
+
+
+def _marker(place: int) -> str:
+    """Shifted by one after each round of the colours, so that no pair of colour and marker comes twice soon."""
+    return _MARKERS[(place + place // len(_COLOURS)) % len(_MARKERS)]

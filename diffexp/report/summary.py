@@ -1,7 +1,7 @@
 """A study in numbers: means over seeds, and differences paired by seed to a baseline.
 
 Only runs that are done enter a mean; all others are counted and shown. The baseline of a row is the row that
-agrees with it in everything but the baseline's own choices, so that each comparison turns one knob.
+agrees with it in everything but the baseline's own choices, so that each comparison changes one factor.
 """
 
 import difflib
@@ -9,12 +9,16 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 
+from diffexp.errors import UserError
 from diffexp.report.comparable import comparable_rows, same_data
+from diffexp.report.curves import CurveReader
 from diffexp.report.metrics import Metric, comparable_metrics, shown_metrics
 from diffexp.report.rows import RATE, Row, common_choices, group_rows
 from diffexp.report.statistics import Mean, holm, mean_over_seeds, paired_difference
-from diffexp.report.training import Training, trained
+from diffexp.runs.evaluations import Evaluation, read_evaluations
+from diffexp.runs.metric_keys import is_band
 from diffexp.runs.study import Run, read_study
 
 #: What a row's learning rate is chosen by, where several were tried.
@@ -30,7 +34,7 @@ class Cell:
         so_far: Latest mean of the runs that did not come to an end, where none is done; not comparable.
         difference: To the row's baseline, paired by seed; None without a baseline or without shared seeds.
         p_holm: p of the difference, corrected for all differences of this metric; from three pairs on.
-        floor: What real images score against other real images, or the best possible network's, where it is known.
+        floor: What real images score against other real images, or the optimum where it is known.
     """
 
     value: Mean | None
@@ -49,9 +53,10 @@ class Summary:
         baseline: The choices that make a row a baseline, such as {"target": "epsilon"}.
         baselines: For each row's name, its baseline row, if there is one.
         cells: By row name and metric key; `metrics` are those shown, further ones are only in the JSON.
-        groups: The rows whose belief errors may be compared, by what they were measured on.
-        training: By row name, what its training curves say of its end.
+        groups: The rows whose prediction errors may be compared, by what they were measured on.
+        evaluations: What `diffexp evaluate` measured of each run, by the run's path.
         chosen_by: The metric by which each row was taken from several learning rates, if so.
+        curves: Of each run, read on demand.
     """
 
     study: str
@@ -64,7 +69,9 @@ class Summary:
     cells: Mapping[tuple[str, str], Cell]
     common: Mapping[str, str]
     groups: Mapping[str, Sequence[Row]]
-    training: Mapping[str, Training]
+    curves: CurveReader = field(repr=False)
+    directions: Mapping[str, bool]
+    evaluations: Mapping[Path, Sequence[Evaluation]]
     chosen_by: str | None = None
     best_rate: "Summary | None" = field(default=None, repr=False)
 
@@ -84,7 +91,7 @@ class Summary:
 
     @property
     def states(self) -> list[str]:
-        """What each of `runs` was when they were read."""
+        """The state of each of `runs` when they were read."""
         return [state for row in self.rows for state in row.states]
 
     @property
@@ -101,55 +108,74 @@ class Summary:
         key = metric if isinstance(metric, str) else metric.key
         return self.cells.get((row.name, key), Cell(None, None))
 
+    def fall(self, row: Row) -> float | None:
+        """Relative fall of the eps-error over the last tenth of training, mean over the row's finished runs."""
+        falls = [fall for run in row.done if (fall := self.curves[run].fall) is not None]
+        return fmean(falls) if falls else None
 
-def summarise(path: Path, baseline: str | None = None, chosen_by: str = CHOSEN_BY) -> Summary:
+    def zero_prediction(self, row: Row) -> Mapping[str, float]:
+        """What predicting eps = 0 costs, by metric: measured on the row's network before its first step.
+
+        An untrained network predicts zero; for target epsilon, and for no other with certainty, that is eps = 0.
+        """
+        found = (self.curves[run].untrained for run in row.done) if row.target == "epsilon" else ()
+        known = [errors for errors in found if abs(errors.get("val/belief_eps", 0) - 1) < 0.05]
+        return known[0] if known else {}
+
+
+def summarise(
+    path: Path,
+    baseline: str | None = None,
+    chosen_by: str = CHOSEN_BY,
+    directions: Mapping[str, bool] | None = None,
+) -> Summary:
     """Read a study's folder and sum it up, at any time of its life.
 
     Args:
         path: The study's folder.
         baseline: A target's name, or choices as "space=native" or "target=v,space=v"; by default epsilon if
             targets are compared and it is among them, else the first row.
-        chosen_by: The metric (the lower the better, unless its name says otherwise) that picks each row's
-            best learning rate, where several were tried.
+        chosen_by: The metric that picks each row's best learning rate, where several were tried.
+        directions: By metric, whether higher is better, for metrics of one's own.
 
     Raises:
-        ValueError: There are no runs, or no row is such a baseline, or no run has `chosen_by`.
+        UserError: There are no runs, or no row is such a baseline, or no run has `chosen_by`.
     """
     runs = read_study(path)
     if not runs:
-        raise ValueError(f"{path} holds no runs, so there is nothing to report.")
+        raise UserError(f"{path} holds no runs, so there is nothing to report.")
     rows = group_rows(runs)
     keys = next((row.keys for row in rows if row.keys), ())
     overrides = _baseline(baseline, rows, keys)
-    study = path.resolve().name
-    whole = _sum_up(study, path, rows, keys, overrides)
+    evaluations = {run.path: found for run in runs if (found := read_evaluations(run))}
+    whole = _sum_up(path, rows, keys, overrides, CurveReader(), directions or {}, evaluations)
     if RATE not in keys:
         return whole
-    chosen = _at_best_rate(rows, chosen_by)
+    chosen = _at_best_rate(rows, Metric(chosen_by, whole.directions.get(chosen_by)))
     if not chosen:
         return whole
     without_rate = tuple(key for key in keys if key != RATE)
     overrides = {key: value for key, value in overrides.items() if key != RATE} or {
         key: chosen[0].choices[key] for key in without_rate if key in _baseline(None, chosen, without_rate)
     }
-    best = _sum_up(study, path, chosen, without_rate, overrides)
+    best = _sum_up(path, chosen, without_rate, overrides, whole.curves, whole.directions, evaluations)
     return replace(whole, best_rate=replace(best, chosen_by=chosen_by))
 
 
-def latest(run: Run) -> dict[str, float]:
-    """The newest value of each of a run's metrics, whatever became of the run."""
-    newest: dict[str, float] = {}
-    for line in run.metrics():
-        newest |= {key: value for key, value in line.items() if value is not None}
-    return newest | run.final
-
-
-def _sum_up(study: str, path: Path, rows: Sequence[Row], keys: tuple[str, ...], baseline: Mapping[str, str]) -> Summary:
-    partial = {row.name: _partial(row) for row in rows if not row.done}
+def _sum_up(
+    path: Path,
+    rows: Sequence[Row],
+    keys: tuple[str, ...],
+    baseline: Mapping[str, str],
+    curves: CurveReader,
+    directions: Mapping[str, bool],
+    evaluations: Mapping[Path, Sequence[Evaluation]],
+) -> Summary:
+    partial = {row.name: _partial(row, curves) for row in rows if not row.done}
     found = {key for row in rows for run in row.done for key in run.final}
     found |= {key for values in partial.values() for key in values}
-    metrics = comparable_metrics(found)
-    comparable = {metric.key for metric in metrics}
+    metrics = comparable_metrics(found, directions)
+    comparable = {metric.key: metric for metric in metrics}
     groups = comparable_rows(rows)
     group_of = {row.name: name for name, group in groups.items() for row in group}
     one_data = same_data(rows)
@@ -161,26 +187,24 @@ def _sum_up(study: str, path: Path, rows: Sequence[Row], keys: tuple[str, ...], 
     }
     cells: dict[tuple[str, str], Cell] = {}
     for key in sorted(found):
-        if "/lam_" in key or key.endswith("/floor") or key.startswith(("train/", "time/")):
+        if is_band(key) or key.endswith("/floor") or key.startswith(("train/", "time/")):
             continue
         for row in rows:
-            values = row.values(key)
-            partner = baselines.get(row.name)
-            paired = key in comparable and partner is not None and partner.name != row.name
-            if paired and partner and group_of[partner.name] != group_of[row.name]:
-                paired = Metric(key).of_samples and one_data
+            values, partner, metric = row.values(key), baselines.get(row.name), comparable.get(key)
+            paired = metric is not None and partner is not None and partner.name != row.name
+            if metric and partner and group_of[partner.name] != group_of[row.name]:
+                paired = metric.of_samples and one_data
             floors = row.values(Metric(key).floor) or row.optimum(key)
             cells[row.name, key] = Cell(
                 mean_over_seeds(list(values.values())),
                 partial.get(row.name, {}).get(key),
                 paired_difference(values, partner.values(key)) if paired and partner else None,
-                floor=sum(floors.values()) / len(floors) if floors else None,
+                floor=fmean(floors.values()) if floors else None,
             )
         for group in groups.values():
             _correct(cells, [(row.name, key) for row in group])
-    training = {row.name: trained(row) for row in rows if row.done}
     return Summary(
-        study,
+        path.resolve().name,
         path,
         rows,
         keys,
@@ -190,7 +214,9 @@ def _sum_up(study: str, path: Path, rows: Sequence[Row], keys: tuple[str, ...], 
         cells,
         common_choices(rows),
         groups,
-        training,
+        curves,
+        directions,
+        evaluations,
     )
 
 
@@ -205,49 +231,54 @@ def _correct(cells: dict[tuple[str, str], Cell], family: Sequence[tuple[str, str
         cells[place] = replace(cells[place], p_holm=p)
 
 
-def _partial(row: Row) -> dict[str, float]:
+def _partial(row: Row, curves: CurveReader) -> dict[str, float]:
     values: defaultdict[str, list[float]] = defaultdict(list)
     for run in row.runs:
-        for key, value in latest(run).items():
+        for key, value in curves[run].newest.items():
             values[key].append(value)
     return {key: sum(found) / len(found) for key, found in values.items()}
 
 
-def _baseline(typed: str | None, rows: Sequence[Row], keys: tuple[str, ...]) -> dict[str, str]:
+def _baseline(given: str | None, rows: Sequence[Row], keys: tuple[str, ...]) -> dict[str, str]:
     targets = [row.target for row in rows if row.target]
-    if typed is None:
+    if given is None:
         if "target" in keys and "epsilon" in targets:
             return {"target": "epsilon"}
         groups = comparable_rows(rows).values()
         within = [key for key in keys if any(len({row.choices.get(key) for row in group}) > 1 for group in groups)]
         return {key: rows[0].choices.get(key, "") for key in within}
-    parts = [part.partition("=") for part in typed.split(",")]
-    wanted = {key: value for key, equals, value in parts if equals} or {"target": typed}
+    parts = [part.partition("=") for part in given.split(",")]
+    wanted = {key: value for key, equals, value in parts if equals} or {"target": given}
     for key, value in wanted.items():
         there = list(dict.fromkeys(row.choices[key] for row in rows if key in row.choices))
         if not there:
             known = ", ".join(keys) or "nothing"
-            raise ValueError(f"--baseline {typed}: no run of this study records {key}. What varies here: {known}.")
+            raise UserError(f"--baseline {given}: no run of this study records {key}. What varies here: {known}.")
         if value not in there:
             near = difflib.get_close_matches(value, there, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
-            raise ValueError(f"--baseline {typed}: no run has {key}={value}.{hint} There is {key}={', '.join(there)}.")
+            raise UserError(f"--baseline {given}: no run has {key}={value}.{hint} Available: {key}={', '.join(there)}.")
     return wanted
 
 
-def _at_best_rate(rows: Sequence[Row], chosen_by: str) -> list[Row]:
+def _at_best_rate(rows: Sequence[Row], metric: Metric) -> list[Row]:
     """Of rows that differ only in their rate, the best; one with fewer finished seeds only if it must be."""
+    known = [each.key for each in comparable_metrics(key for row in rows for run in row.done for key in run.final)]
+    if metric.key in known and metric.higher_is_better is None:
+        raise UserError(
+            f"--select {metric.key}: it is not known whether higher or lower is better. "
+            f"Add --higher {metric.key} or --lower {metric.key}."
+        )
     groups: defaultdict[tuple[tuple[str, str], ...], list[Row]] = defaultdict(list)
     for row in rows:
         groups[tuple((key, value) for key, value in row.choices.items() if key != RATE)].append(row)
     best: list[Row] = []
-    sign = -1 if Metric(chosen_by).higher_is_better else 1
+    sign = -1 if metric.higher_is_better else 1
     for group in groups.values():
-        scored = [(-len(values), sign * sum(values.values()) / len(values), row) for row in group
-                  if (values := row.values(chosen_by))]  # fmt: skip
+        scored = [(-len(values), sign * fmean(values.values()), row) for row in group
+                  if (values := row.values(metric.key))]  # fmt: skip
         if scored:
             best.append(min(scored, key=lambda entry: entry[:2])[2])
     if not best and any(row.done for row in rows):
-        known = ", ".join(metric.key for metric in comparable_metrics(k for r in rows for x in r.done for k in x.final))
-        raise ValueError(f"--select {chosen_by}: no finished run has it. There is {known}.")
+        raise UserError(f"--select {metric.key}: no finished run has it. Available: {', '.join(known)}.")
     return best

@@ -1,134 +1,144 @@
-"""A study in a terminal."""
+"""The report in a terminal."""
 
 import io
+from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from rich.table import Table as RichTable
+from rich.text import Text as RichText
 
 from diffexp.io.redact import printable
-from diffexp.report.facts import choosing, facts
-from diffexp.report.failures import cautions, failures
+from diffexp.report.blocks import Block, Column, Entry, Linked, Measured, Points, Table, TableCell, Text
 from diffexp.report.format import number
-from diffexp.report.metrics import Metric
-from diffexp.report.rows import Row
-from diffexp.report.states import state_counts
-from diffexp.report.summary import Cell, Summary
-from diffexp.report.verdict import headline, progress, question
+from diffexp.report.sections import Report
+from diffexp.report.summary import Summary
+
+#: The terminal's sections, in its order: what a reader sees without scrolling back comes last.
+SECTIONS = ("facts", "equal", "results", "samplers", "cautions", "failures", "verdict")
 
 _FOR_NUMBERS = 24
 """Columns of text to be kept for the count and one metric."""
 _WIDE = Console(width=10_000)
+_STYLES = {"plain": "", "strong": "bold", "soft": "dim", "warning": "yellow"}
 
 
 def print_summary(summary: Summary, console: Console) -> None:
     """The question, the numbers, what went wrong, the verdict. Names are text, never markup."""
-    console.print(_text(f"{summary.study}: {question(summary)}", style="bold"))
-    console.print(_text(" ".join([f"{progress(summary)}.", *facts(summary), f"Equal for all: {_equal(summary)}."])))
-    _print_tables(summary, console, "At equal learning rates" if summary.best_rate else None)
-    if summary.best_rate:
-        _print_tables(summary.best_rate, console, "Each at its best learning rate")
-        console.print(_text(choosing(summary.best_rate), style="dim"))
-    if told := legend(summary):
-        console.print(_text(told, style="dim"))
-    for sentence in [*cautions(summary), *failures(summary)]:
-        console.print(_text(f"! {sentence}", style="yellow"))
-    for sentence in headline(summary):
-        console.print(_text(sentence, style="bold"))
+    report = Report(summary)
+    console.print(_text(f"{report.study}: {report.question}", style="bold"))
+    for section in map(report.section, SECTIONS):
+        for block in section.blocks:
+            _print(block, console)
 
 
-def legend(summary: Summary) -> str:
-    """How the table is to be read, in a few sentences; "" where it holds no numbers."""
-    seeds = summary.most_seeds
-    told = ["Means over n seeds, +- the half width of the 95 % Student-t interval."] if seeds > 1 else []
-    told += ["One seed (n = 1): no confidence intervals."] if seeds == 1 else []
-    if summary.compares:
-        marks = "; * marks intervals without 0" if seeds > 1 else ""
-        told.append(f"d: difference to {summary.baseline_label}, paired by seed{marks}.")
-    return " ".join([*told, *brackets(summary)])
+def as_text(summary: Summary, width: int = 110) -> str:
+    """The same without colours."""
+    buffer = io.StringIO()
+    print_summary(summary, Console(file=buffer, width=width, color_system=None))
+    return buffer.getvalue()
 
 
-def brackets(summary: Summary) -> list[str]:
-    """What the numbers in brackets are, where there are any."""
-    cells = [summary.cell(row, metric) for row in summary.rows for metric in summary.metrics]
-    shown = any(cell.value is None and cell.so_far is not None for cell in cells)
-    return ["In brackets: where a run that is not done stood; it enters no mean."] if shown else []
+def _print(block: Block, console: Console) -> None:
+    match block:
+        case Text(text, tone) if text:
+            console.print(_text(text, _STYLES[tone]))
+        case Points(points, tone):
+            mark = "! " if tone == "warning" else ""
+            for head, text in points:
+                console.print(_text(f"{mark}{f'{head}: ' if head else ''}{text}", _STYLES[tone]))
+        case Table():
+            _print_table(block, console)
+        case _:
+            pass  # what only a page can show
 
 
-def _print_tables(summary: Summary, console: Console, title: str | None) -> None:
+def _print_table(table: Table, console: Console) -> None:
     """As many tables below each other as the width takes, each with all rows; names are never broken.
 
     Where the names alone would fill the width, rows are numbered and their names listed first.
     """
-    keys = list(summary.columns or ("target",))
-    names = [row.names(summary.columns) for row in summary.rows]
-    if sum(max(map(cell_len, column)) + 1 for column in zip(keys, *names, strict=True)) > console.width - _FOR_NUMBERS:
-        for number_, row in enumerate(summary.rows, start=1):
-            console.print(_text(f"#{number_} {row.label}", style="bold"))
-        keys, names = ["row"], [[f"#{place}"] for place in range(1, len(names) + 1)]
-    columns = [_column(summary, metric) for metric in summary.metrics]
-    beliefs = [column for metric, column in zip(summary.metrics, columns, strict=True) if not metric.of_samples]
-    tables = [columns]
-    if _width(_table(summary, keys, names, columns, title)) > console.width:
-        tables = [part for kind in (beliefs, [c for c in columns if c not in beliefs])
-                  for part in _fitting(summary, keys, names, kind, console.width)]  # fmt: skip
-    for table in tables:
-        console.print(_table(summary, keys, names, table, title))
+    names = [place for place, column in enumerate(table.columns) if column.kind == "name"]
+    if sum(_width_of(table, place) + 1 for place in names) > console.width - _FOR_NUMBERS:
+        for place, label in enumerate(table.labels, start=1):
+            console.print(_text(f"#{place} {label}", style="bold"))
+        table = _numbered(table, set(names))
+    head = [place for place, column in enumerate(table.columns) if column.kind in ("name", "count")]
+    numbers = [place for place in range(len(table.columns)) if place not in head]
+    parts = [numbers]
+    if _fits(table, [*head, *numbers], console.width) is False:
+        groups = dict.fromkeys(table.columns[place].group for place in numbers)
+        parts = [part for group in groups
+                 for part in _fitting(table, head, [p for p in numbers if table.columns[p].group == group],
+                                      console.width)]  # fmt: skip
+    for part in parts:
+        console.print(_rich(table, [*head, *part], table.title or None))
 
 
-def _fitting(
-    summary: Summary, keys: list[str], names: list[list[str]], columns: list[list[Text]], width: int
-) -> list[list[list[Text]]]:
-    """`columns` in parts that fit side by side, at least one in each."""
-    parts: list[list[list[Text]]] = []
-    for column in columns:
-        if parts and _width(_table(summary, keys, names, [*parts[-1], column], None)) <= width:
-            parts[-1].append(column)
+def _numbered(table: Table, names: set[int]) -> Table:
+    """The table with one column of numbers in place of those that name its rows."""
+
+    def line(cells: Sequence[TableCell], first: TableCell) -> list[TableCell]:
+        return [first, *(cell for place, cell in enumerate(cells) if place not in names)]
+
+    columns = [Column("row", kind="name"), *(c for place, c in enumerate(table.columns) if place not in names)]
+    rows = [line(row, Entry(f"#{place}")) for place, row in enumerate(table.rows, start=1)]
+    return Table(columns, rows, foot=[line(row, row[0]) for row in table.foot], title=table.title)
+
+
+def _fitting(table: Table, head: list[int], places: list[int], width: int) -> list[list[int]]:
+    """`places` in parts that fit side by side, at least one in each."""
+    parts: list[list[int]] = []
+    for place in places:
+        if parts and _fits(table, [*head, *parts[-1], place], width):
+            parts[-1].append(place)
         else:
-            parts.append([column])
+            parts.append([place])
     return parts
 
 
-def _width(table: Table) -> int:
-    return table.__rich_measure__(_WIDE, _WIDE.options).minimum
+def _fits(table: Table, places: Sequence[int], width: int) -> bool:
+    return _rich(table, places, None).__rich_measure__(_WIDE, _WIDE.options).minimum <= width
 
 
-def _column(summary: Summary, metric: Metric) -> list[Text]:
-    """A metric's heading, cells and floor."""
-    cells = [_cell(summary.cell(row, metric)) for row in summary.rows]
-    return [_text(_heading(metric)), *cells, Text(_floor(summary, metric), style="dim")]
+def _width_of(table: Table, place: int) -> int:
+    cells = [_cell(row[place]).plain for row in [*table.rows, *table.foot]]
+    return max(map(cell_len, [table.columns[place].title, *cells]))
 
 
-def _table(
-    summary: Summary, keys: list[str], names: list[list[str]], columns: list[list[Text]], title: str | None
-) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for key in keys:
-        table.add_column(_text(key), style="bold", no_wrap=True)
-    table.add_column("n", justify="right", no_wrap=True)
-    for column in columns:
-        table.add_column(column[0], justify="right", no_wrap=True)
-    for place, row in enumerate(summary.rows):
-        cells = [column[place + 1] for column in columns]
-        table.add_row(*map(_text, names[place]), _text(status(row).replace(", ", "\n")), *cells)
-    floors = [column[-1] for column in columns]
-    if any(floors):
-        table.add_row(Text("floor", style="dim"), *[""] * len(keys), *floors)
-    return table
+def _rich(table: Table, places: Sequence[int], title: str | None) -> RichTable:
+    """The columns at `places`."""
+    rich = RichTable(
+        title=None if title is None else _text(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )  # fmt: skip
+    for column in (table.columns[place] for place in places):
+        name = column.kind == "name"
+        heading = _text(column.short or column.title)
+        rich.add_column(heading, style="bold" if name else "", justify="left" if name else "right", no_wrap=True)
+    for row in table.rows:
+        rich.add_row(*(_cell(row[place]) for place in places))
+    for row in table.foot:
+        rich.add_row(*(_cell(row[place]) for place in places), style="dim")
+    return rich
 
 
-def status(row: Row) -> str:
-    """The number of runs that count, and what became of the others: "2", "2, 1 diverged"."""
-    others = [state for state in row.states if state != "done"]
-    return ", ".join([str(len(row.done)), *([state_counts(others)] if others else [])])
+def _cell(cell: TableCell) -> RichText:
+    match cell:
+        case Entry(text):
+            return _text(text)
+        case Linked(items):
+            return _text(", ".join(f"{words} {entry.text}".strip() for words, entry in items) or "none")
+        case Measured():
+            return _measured(cell)
 
 
-def _cell(cell: Cell) -> Text:
+def _measured(measured: Measured) -> RichText:
+    cell = measured.cell
     if cell.value is None:
-        return Text("-" if cell.so_far is None else f"({number(cell.so_far)})", style="dim")
-    text = Text(number(cell.value.mean))
+        return RichText("-" if cell.so_far is None else f"({number(cell.so_far)})", style="dim")
+    text = RichText(number(cell.value.mean), style="bold" if measured.best else "")
     if cell.value.half_width is not None:
         text.append(f"\n+-{cell.value.half_width:.2g}", style="dim")
     if cell.difference is not None:
@@ -137,30 +147,6 @@ def _cell(cell: Cell) -> Text:
     return text
 
 
-def _floor(summary: Summary, metric: Metric) -> str:
-    floors = [floor for row in summary.rows if (floor := summary.cell(row, metric).floor) is not None]
-    if not floors:
-        return ""
-    low, high = number(min(floors)), number(max(floors))
-    return low if low == high else f"{low} to {high}"
-
-
-def _heading(metric: Metric) -> str:
-    kind = "excess" if metric.excess else "belief"
-    return f"{kind}\n{metric.currency}" if metric.currency else metric.title.replace(" ", "\n")
-
-
-def _equal(summary: Summary) -> str:
-    return ", ".join(f"{key} {value}" for key, value in summary.common.items()) or "nothing"
-
-
-def _text(words: str, style: str = "") -> Text:
+def _text(words: str, style: str = "") -> RichText:
     """Words of a run as they are: no markup, and nothing that a terminal obeys."""
-    return Text(printable(words), style=style)
-
-
-def as_text(summary: Summary, width: int = 110) -> str:
-    """The same without colours."""
-    buffer = io.StringIO()
-    print_summary(summary, Console(file=buffer, width=width, color_system=None))
-    return buffer.getvalue()
+    return RichText(printable(words), style=style)

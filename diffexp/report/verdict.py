@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from diffexp.report.format import counted, interval, listed, number, share
 from diffexp.report.metrics import Metric
-from diffexp.report.ranking import EQUAL, EQUAL_FOR_ONE_SEED, Standing, sections, standings
+from diffexp.report.ranking import EQUAL, EQUAL_FOR_ONE_SEED, Ranking, comparable_parts, rankings
 from diffexp.report.rows import RATE, Row, short
 from diffexp.report.states import state_counts
 from diffexp.report.summary import Summary
@@ -32,27 +32,27 @@ def progress(summary: Summary) -> str:
     return f"{counted(len(summary.runs), 'run')}: {state_counts(summary.states)}"
 
 
-def headline(summary: Summary) -> list[str]:
+def verdict(summary: Summary) -> list[str]:
     """The verdict in a few sentences."""
     summary = summary.best_rate or summary
     if summary.most_seeds == 0:
         return ["No run is done yet, so there is no verdict."]
-    told = [f"{name[:1].upper()}{name[1:]}. {sentence}" if name else sentence
-            for name, part in sections(summary) for sentence in _sentences(part)]  # fmt: skip
+    sentences = [f"{name[:1].upper()}{name[1:]}. {sentence}" if name else sentence
+                 for name, part in comparable_parts(summary) for sentence in _sentences(part)]  # fmt: skip
     groups = [not_comparable(summary)] if len(summary.groups) > 1 else []
-    if not told:
-        where = "Within no group have two rows finished" if groups else "Only one row has finished runs"
+    if not sentences:
+        where = "No group has two rows with finished runs" if groups else "Only one row has finished runs"
         return [*groups, f"{where}: there is nothing to compare it with yet."]
     rate = ["Each row is taken at its best learning rate."] if summary.chosen_by else []
-    return [*groups, *rate, *told, _basis(summary)]
+    return [*groups, *rate, *sentences, _basis(summary)]
 
 
 def not_comparable(summary: Summary) -> str:
     """Why there is more than one ranking."""
     names = listed(list(summary.groups), MOST_NAMES)
     return (
-        "Belief errors are compared only where the held-out images, noise and noise levels are the same, so there is a "
-        f"ranking for each of {names}."
+        "Prediction errors are compared only where the held-out images, noise and noise levels are the same, so there "
+        f"is a ranking for each of {names}."
     )
 
 
@@ -60,7 +60,7 @@ def _basis(summary: Summary) -> str:
     if summary.most_seeds <= 1:
         return (
             "One seed gives no confidence interval: these are observations, and another seed may order close rows "
-            f"otherwise; leads below {100 * EQUAL_FOR_ONE_SEED:g} % are called equal."
+            f"differently; leads below {100 * EQUAL_FOR_ONE_SEED:g} % are called equal."
         )
     return (
         "The best row is named first. Clearly worse: the difference to it, paired by seed, excludes 0 at the 95 % "
@@ -70,52 +70,52 @@ def _basis(summary: Summary) -> str:
 
 def _sentences(summary: Summary) -> list[str]:
     """One sentence for the metrics that have the same leaders and the same relation between them."""
-    alike: dict[tuple[str, frozenset[str], str, bool, int, bool], list[Standing]] = {}
-    for standing in standings(summary):
-        leaders = frozenset(row.name for row in standing.level)
-        kind = relation(standing), bool(standing.behind), standing.seeds, standing.metric.absolute
-        alike.setdefault((standing.best.name, leaders, *kind), []).append(standing)
+    alike: dict[tuple[str, frozenset[str], str, bool, int, bool], list[Ranking]] = {}
+    for ranking in rankings(summary):
+        leaders = frozenset(row.name for row in ranking.tied)
+        kind = relation(ranking), bool(ranking.worse), ranking.seeds, ranking.metric.absolute
+        alike.setdefault((ranking.best.name, leaders, *kind), []).append(ranking)
     return [_sentence(group) for group in alike.values()]
 
 
-def _sentence(alike: Sequence[Standing]) -> str:
+def _sentence(alike: Sequence[Ranking]) -> str:
     first = alike[0]
-    everyone = not first.behind and len(first.leaders) > MOST_NAMES
-    told = f"{first.best.phrase} is best"
-    if first.level:
-        told = f"{'all rows' if everyone else named(first.leaders, first)} {relation(first)}"
-    told = f"{_titles([standing.metric for standing in alike])}: {told}"
-    gaps = [standing.gap(row) for standing in alike for row in standing.behind]
+    everyone = not first.worse and len(first.leaders) > MOST_NAMES
+    leads = f"{first.best.phrase} is best"
+    if first.tied:
+        leads = f"{'all rows' if everyone else named(first.leaders, first)} {relation(first)}"
+    leads = f"{_titles([ranking.metric for ranking in alike])}: {leads}"
+    gaps = [ranking.gap(row) for ranking in alike for row in ranking.worse]
     if not gaps:
-        return f"{told}."
-    few = len(alike) == 1 and len(first.behind) <= 2
-    others = named(first.behind, first) if few else "the others"
-    are = "is" if few and len(first.behind) == 1 else "are"
+        return f"{leads}."
+    few = len(alike) == 1 and len(first.worse) <= 2
+    others = named(first.worse, first) if few else "the others"
+    are = "is" if few and len(first.worse) == 1 else "are"
     known = [gap for gap in gaps if gap is not None]
     by = (
         f" by {first.metric.amount(min(known))}{' or more' if len(known) > 1 else ''}"
         if len(known) == len(gaps)
         else ""
     )
-    return f"{told}; {others} {are} {'clearly ' if first.seeds > 1 else ''}worse{by}."
+    return f"{leads}; {others} {are} {'clearly ' if first.seeds > 1 else ''}worse{by}."
 
 
-def relation(standing: Standing) -> str:
-    """What holds between the best row and those on its level."""
-    if not standing.level:
+def relation(ranking: Ranking) -> str:
+    """What holds between the best row and those tied with it."""
+    if not ranking.tied:
         return ""
-    gaps = [standing.gap(row) for row in standing.level]
+    gaps = [ranking.gap(row) for row in ranking.tied]
     widest = max((gap for gap in gaps if gap is not None), default=0.0)
     if None not in gaps and widest < EQUAL:
-        return f"are equal within {standing.metric.amount(EQUAL)}"
-    if None not in gaps and standing.seeds == 1:
-        return f"are equal within {standing.metric.amount(EQUAL_FOR_ONE_SEED)}"
-    return "cannot be told apart"
+        return f"are equal within {ranking.metric.amount(EQUAL)}"
+    if None not in gaps and ranking.seeds == 1:
+        return f"are equal within {ranking.metric.amount(EQUAL_FOR_ONE_SEED)}"
+    return "are not distinguishable"
 
 
-def named(rows: Sequence[Row], standing: Standing) -> str:
+def named(rows: Sequence[Row], ranking: Ranking) -> str:
     """Rows in a list; where all of a target's are in it, the target stands for them."""
-    everyone = [standing.best, *standing.level, *standing.behind]
+    everyone = [ranking.best, *ranking.tied, *ranking.worse]
     names: list[str] = []
     for row in rows:
         alike = [other for other in everyone if other.target == row.target]
@@ -125,12 +125,12 @@ def named(rows: Sequence[Row], standing: Standing) -> str:
     return listed(names, MOST_NAMES)
 
 
-def distance(standing: Standing, row: Row) -> str:
+def distance(ranking: Ranking, row: Row) -> str:
     """ "+3.4 %" from the best; with several seeds the paired difference and its interval."""
-    gap, difference = standing.gap(row), standing.differences[row.name]
-    sign = "\N{MINUS SIGN}" if standing.metric.higher_is_better else "+"
+    gap, difference = ranking.gap(row), ranking.differences[row.name]
+    sign = "\N{MINUS SIGN}" if ranking.metric.higher_is_better else "+"
     parts: list[str] = []
-    if gap is not None and standing.metric.absolute:
+    if gap is not None and ranking.metric.absolute:
         parts.append(f"+{number(gap)}")
     elif gap is not None:
         parts.append(f"{1 + gap:.3g} times" if gap >= 1 else share(gap) if gap < 1e-4 else f"{sign}{share(gap)}")
@@ -142,9 +142,9 @@ def distance(standing: Standing, row: Row) -> str:
 
 
 def _titles(metrics: Sequence[Metric]) -> str:
-    """ "Belief error in eps and v units, bits/dim"."""
-    told: list[str] = []
-    for kind, excess in (("Belief error", False), ("Excess over the best belief", True)):
+    """ "Prediction error in eps and v units, bits/dim"."""
+    titles: list[str] = []
+    for kind, excess in (("Prediction error", False), ("Excess over the optimal prediction", True)):
         units = [metric.currency for metric in metrics if metric.currency and metric.excess == excess]
-        told += [f"{kind} in {listed(units)} units"] * bool(units)
-    return ", ".join(told + [metric.title for metric in metrics if not metric.currency])
+        titles += [f"{kind} in {listed(units)} units"] * bool(units)
+    return ", ".join(titles + [metric.title for metric in metrics if not metric.currency])

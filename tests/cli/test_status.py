@@ -1,4 +1,4 @@
-"""`diffexp status`: what it says of runs that live, died, failed and are done, and that no file can upset it."""
+"""`diffexp status`: what it shows of runs that live, died, failed and are done, and that no file can upset it."""
 
 import contextlib
 import json
@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from quick import QUICK
 from synthetic import change_record, write_run, write_study
-from test_train import QUICK
 from torch import nn
 
 from diffexp.cli.main import main
@@ -84,7 +84,7 @@ def training(words: list[str]) -> Generator["subprocess.Popen[bytes]"]:
         process.wait()
 
 
-def test_real_runs_are_told_as_they_live_die_fail_and_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_real_runs_are_shown_as_they_live_die_fail_and_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root, study = tmp_path, tmp_path / "s"
     words = ["train", f"root={root}", "study=s", *QUICK, "logger=none"]
     assert main([*words, "target=v"]) == 0
@@ -127,18 +127,18 @@ def test_real_runs_are_told_as_they_live_die_fail_and_end(tmp_path: Path, capsys
         assert process.wait(timeout=60) == 130
     assert living().state == "interrupted"
 
-    said = status(capsys, "s", "--root", str(root))
-    failed = said[said.index("failed   ") :].splitlines()
+    output = status(capsys, "s", "--root", str(root))
+    failed = output[output.index("failed   ") :].splitlines()
     assert failed[1].strip() == "RuntimeError: no answer from [red]this[/red] network"
     assert failed[2].strip() == f"again: {shlex.join(['diffexp', *words, f'network._target_={__name__}.Broken'])}"
-    assert re.search(r"^done +100 % .* cpu +v-native-", said, re.MULTILINE)
+    assert re.search(r"^done +100 % .* cpu +v-native-", output, re.MULTILINE)
     done = next(run for run in study_states(study) if run.state == "done")
     recorded = json.loads((study / done.run / "run.json").read_text())
     assert done.metrics["val/belief_eps"] == recorded["final"]["val/belief_eps"]
-    assert f"{recorded['final']['val/belief_eps']:.4g}" in said
+    assert f"{recorded['final']['val/belief_eps']:.4g}" in output
 
 
-# What is told of a run.
+# One run.
 
 
 def test_the_time_left_is_that_of_the_last_images_of_this_start(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_command_finds_its_run_from_any_folder(tmp_path: Path, monkeypatch: py
     assert repeating("diffexp train 'root=.'", root.parent) == "diffexp train root=."
 
 
-# What is told of a study.
+# A study.
 
 
 @pytest.fixture
@@ -242,23 +242,23 @@ def mixed(tmp_path: Path) -> Path:
 
 
 def test_what_asks_for_attention_comes_first(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = status(capsys, str(mixed)).splitlines()
-    assert said[0].startswith(
+    output = status(capsys, str(mixed)).splitlines()
+    assert output[0].startswith(
         "s: 7 runs: 1 failed, 1 interrupted, 1 starting, 1 diverged, 3 done; 75 % of their images"
     )
-    first = [line.split()[0] for line in said[3:] if not line.startswith("    ")]
+    first = [line.split()[0] for line in output[3:] if not line.startswith("    ")]
     assert first == ["failed", "interrupted", "starting", "diverged", "done", "done", "done"]
-    assert said[4] == "    CUDA out of memory"
+    assert output[4] == "    CUDA out of memory"
     repeated = "study=s target=x0 objective.space=native optimizer.lr=0.0002 seed=0"
-    assert said[5] == f"    again: diffexp train {repeated} root={mixed.parent}"
+    assert output[5] == f"    again: diffexp train {repeated} root={mixed.parent}"
 
 
 def test_json_says_what_the_table_says(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table, told = status(capsys, str(mixed)), json.loads(status(capsys, str(mixed), "--json"))
-    assert told["states"] == {"failed": 1, "interrupted": 1, "starting": 1, "diverged": 1, "done": 3}
-    assert told["progress"] == (0.25 + 0.5 + 0.75 + 3) / 6  # nothing is known of the one that is starting
-    assert len(told["runs"]) == 7
-    for run in told["runs"]:
+    table, record = status(capsys, str(mixed)), json.loads(status(capsys, str(mixed), "--json"))
+    assert record["states"] == {"failed": 1, "interrupted": 1, "starting": 1, "diverged": 1, "done": 3}
+    assert record["progress"] == (0.25 + 0.5 + 0.75 + 3) / 6  # nothing is known of the one that is starting
+    assert len(record["runs"]) == 7
+    for run in record["runs"]:
         (line,) = (line for line in table.splitlines() if line.endswith(run["run"]))
         cells = line.split()
         assert cells[0] == run["state"]
@@ -272,9 +272,9 @@ def test_json_says_what_the_table_says(mixed: Path, capsys: pytest.CaptureFixtur
 def test_beyond_some_runs_the_done_ones_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = write_study(tmp_path, targets=("v",), seeds=range(50), lines=2, validations=1, images=False)
     change_record(next(study.glob("*/seed=7/run.json")), status="failed", error="why")
-    said = status(capsys, str(study))
-    assert said.count("seed=") - said.count("again:") == 1
-    assert "and 49 done (--all lists them)" in said
+    output = status(capsys, str(study))
+    assert output.count("seed=") - output.count("again:") == 1
+    assert "and 49 done (--all lists them)" in output
     assert "seed=49" in status(capsys, str(study), "--all")
     assert len(json.loads(status(capsys, str(study), "--json"))["runs"]) == 50
 
@@ -310,16 +310,18 @@ def test_no_file_can_upset_it_or_steer_the_terminal(tmp_path: Path, capsys: pyte
     (tmp_path / "s" / steer.replace("/", "") / "seed=0").mkdir(parents=True)
     Path(os.fsdecode(os.fsencode(tmp_path / "s") + b"/\xff\xfe")).joinpath("seed=0").mkdir(parents=True)
     for flag in ([], ["--all"], ["--json"]):
-        said = status(capsys, str(tmp_path / "s"), *flag)
-        assert "seed=40" in said
+        output = status(capsys, str(tmp_path / "s"), *flag)
+        assert "seed=40" in output
         if not flag or flag == ["--all"]:
-            assert all(character.isprintable() or character == "\n" for character in said)
-            assert "[bold red]x[/]" in said
+            assert all(character.isprintable() or character == "\n" for character in output)
+            assert "[bold red]x[/]" in output
         else:
-            assert len(json.loads(said)["runs"]) == 8 + 5 + 5 + 2
+            assert len(json.loads(output)["runs"]) == 8 + 5 + 5 + 2
 
 
-def test_a_study_that_is_not_there_is_told_with_those_that_are(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_study_that_is_not_there_is_named_with_those_that_are(
+    mixed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["status", "t", "--root", str(mixed.parent)]) == 2
     assert f"there is no study t: neither a folder of that name nor {mixed.parent}/t" in capsys.readouterr().err
     assert main(["status", str(mixed), "--interval", "0"]) == 2

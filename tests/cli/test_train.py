@@ -16,6 +16,7 @@ import pytest
 import torch
 import wandb
 import yaml
+from quick import QUICK
 from torch import Tensor, nn
 from torch.optim import AdamW
 from wandb_server import wandb_server
@@ -25,22 +26,6 @@ from diffexp.cli.main import main
 from diffexp.io.files import try_locked
 from diffexp.runs.study import Run, read_study
 from diffexp.targets import V
-
-QUICK = (
-    "trainer.max_steps=4",
-    "training.batch_size=16",
-    "training.log_every=2",
-    "training.warmup_steps=1",
-    "validation.every=2",
-    "validation.count=64",
-    "sampling.grid=4",
-    "sampler.steps=3",
-    "metric=none",
-    "network.widths=[8]",
-    "network.attention=[false]",
-    "network.layers=1",
-    "network.groups=4",
-)
 
 
 @pytest.fixture(autouse=True)

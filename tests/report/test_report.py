@@ -1,9 +1,8 @@
-"""The report: statistics with known answers, tables that say what they rest on, a page that stands alone."""
+"""The report: rows and verdicts of made-up studies, tables that show what they rest on, a page that stands alone."""
 
 import csv
 import io
 import json
-import math
 import os
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,100 +12,25 @@ from urllib.parse import quote, unquote
 import plotly.graph_objects as go
 import pytest
 from rich.console import Console
-from scipy import stats
 from synthetic import belief, change_record, write_run, write_study
 
 from diffexp.cli.report import main
 from diffexp.cli.status import main as status_main
 from diffexp.io.files import locked
-from diffexp.report import figures as drawings
-from diffexp.report.curves import read_curves
-from diffexp.report.facts import facts
-from diffexp.report.failures import cautions, failures
-from diffexp.report.format import bounds, listed, share
+from diffexp.report.curves import by_band, read_curves
+from diffexp.report.export import to_csv, to_json
+from diffexp.report.figures import Figure, Study, draw_figures
+from diffexp.report.markdown import to_markdown
 from diffexp.report.metrics import Metric, comparable_metrics
+from diffexp.report.notes import cautions, facts, failures
 from diffexp.report.page import write_page
-from diffexp.report.ranking import sections, standings
-from diffexp.report.statistics import holm, mean_over_seeds, paired_difference
-from diffexp.report.style import look
+from diffexp.report.ranking import comparable_parts, rankings
+from diffexp.report.statistics import holm
+from diffexp.report.style import style_of
 from diffexp.report.summary import Summary, summarise
-from diffexp.report.tables import to_csv, to_json, to_markdown
 from diffexp.report.terminal import as_text, print_summary
-from diffexp.report.training import trained
-from diffexp.report.verdict import headline, question
+from diffexp.report.verdict import question, verdict
 from diffexp.runs.directory import RunDirectory
-
-# --- statistics ------------------------------------------------------------------------------------------
-
-
-def test_the_interval_of_three_seeds_is_that_of_a_t_table() -> None:
-    found = mean_over_seeds([1.0, 2.0, 3.0])
-    assert found is not None
-    assert found.half_width is not None
-    assert found.mean == 2.0
-    assert found.half_width == pytest.approx(4.302652730 / math.sqrt(3), rel=1e-9)  # t_{2, 0.975}, s = 1
-
-
-def test_the_interval_and_p_agree_with_scipys_t_test() -> None:
-    values = [0.31, 0.29, 0.36, 0.27, 0.33]
-    found, expected = mean_over_seeds(values), stats.ttest_1samp(values, 0.0)
-    assert found is not None
-    interval = expected.confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
-    assert found.p == pytest.approx(expected.pvalue, rel=1e-6)
-
-
-def test_a_paired_difference_agrees_with_scipys_paired_test_and_not_with_the_unpaired_one() -> None:
-    one, two = [1.01, 2.03, 3.02, 4.05], [1.0, 2.0, 3.0, 4.0]
-    found = paired_difference(dict(enumerate(one)), dict(enumerate(two)))
-    paired = stats.ttest_rel(one, two)
-    assert found is not None
-    assert found.p == pytest.approx(paired.pvalue, rel=1e-6)
-    assert found.low == pytest.approx(paired.confidence_interval(0.95).low, rel=1e-9)
-    assert found.excludes_zero
-    assert stats.ttest_ind(one, two).pvalue > 0.9
-
-
-def test_only_seeds_on_both_sides_are_paired() -> None:
-    found = paired_difference({0: 1.0, 1: 2.0, 7: 100.0}, {1: 1.5, 0: 0.0, 9: -100.0})
-    assert found is not None
-    assert (found.mean, found.n) == (0.75, 2)
-    assert paired_difference({0: 1.0}, {1: 1.0}) is None
-
-
-def test_one_seed_has_no_interval_and_no_p() -> None:
-    found = mean_over_seeds([0.3])
-    assert found is not None
-    assert (found.mean, found.low, found.high, found.p, found.n) == (0.3, None, None, None, 1)
-    assert not found.excludes_zero
-    assert mean_over_seeds([]) is None
-
-
-def test_seeds_without_any_scatter_are_not_a_division_by_zero() -> None:
-    same, zero = mean_over_seeds([0.1] * 3), mean_over_seeds([0.0] * 3)
-    assert same is not None
-    assert zero is not None
-    assert (same.low, same.high) == pytest.approx((0.1, 0.1))
-    assert zero.p == 1.0
-
-
-def test_holm_steps_down_as_in_the_textbook() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
-    assert holm([]) == []
-
-
-def test_bounds_have_two_digits_of_their_half_width() -> None:
-    found = mean_over_seeds([0.10, 0.11, 0.12])
-    assert found is not None
-    assert bounds(found) == "[0.085, 0.135]"
-
-
-def test_parts_and_lists_are_told_in_short() -> None:
-    assert [share(part) for part in (1e-6, 0.0089, 0.034, 0.6, 0.998, 7.43)] == [
-        "less than 0.01 %", "0.89 %", "3.4 %", "60 %", "100 %", "a factor of 8.43"]  # fmt: skip
-    assert listed(["a", "b", "c", "d"], most=2) == "a, b and 2 more"
-
 
 # --- rows and summaries ----------------------------------------------------------------------------------
 
@@ -143,7 +67,7 @@ def test_a_label_names_what_varies_target_first(tmp_path: Path) -> None:
     ]
 
 
-def test_two_settings_of_one_target_are_told_apart(tmp_path: Path) -> None:
+def test_two_settings_of_one_target_are_distinguished(tmp_path: Path) -> None:
     for steps in (10, 20):
         config = {"target": {"_target_": "StepNoise", "steps": steps}}
         for target, settings in (("step_noise", config), ("x0", {"target": {"_target_": "X0"}})):
@@ -171,7 +95,7 @@ def test_without_epsilon_the_first_row_is_the_baseline(tmp_path: Path) -> None:
     assert summary.cell(summary.rows[1], "val/belief_eps").difference is not None
 
 
-def test_an_unknown_baseline_is_told_by_the_nearest_name(study: Path) -> None:
+def test_an_unknown_baseline_gets_the_nearest_name(study: Path) -> None:
     with pytest.raises(ValueError, match=r"no run has target=epsilom\. Did you mean epsilon\?"):
         summarise(study, baseline="epsilom")
     with pytest.raises(ValueError, match=r"no run of this study records colour\. What varies here: target"):
@@ -203,7 +127,7 @@ def test_only_finished_runs_enter_a_mean_and_the_others_are_counted(tmp_path: Pa
         assert words in text
 
 
-def test_the_states_are_those_that_status_tells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_states_are_those_of_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed, status in enumerate(("done", "running", "running", "failed", "diverged", "interrupted", "running")):
         run = write_run(tmp_path, "s", "x0", seed, status=status)
     change_record(run.record_file, host="elsewhere")  # a sign of life, from a machine whose locks are not seen
@@ -217,8 +141,8 @@ def test_the_states_are_those_that_status_tells(tmp_path: Path, capsys: pytest.C
     for text in (as_text(summary), to_markdown(summary), page):
         assert f"{counts}." in text
     assert " ".join(as_text(summary).split()).count("1 stopped") == 2  # also in the row
-    told = [run["status"] for run in json.loads(to_json(summary))["runs"]]
-    assert told == ["done", "running", "stopped", "failed", "diverged", "interrupted", "running"]
+    found = [run["status"] for run in json.loads(to_json(summary))["runs"]]
+    assert found == ["done", "running", "stopped", "failed", "diverged", "interrupted", "running"]
     assert [state in page for state in ("seed 1: running", "seed 2: stopped", "seed 6: running")] == [True] * 3
 
 
@@ -297,7 +221,7 @@ def test_the_rate_can_be_chosen_by_another_metric(tmp_path: Path) -> None:
     best = summarise(rates(tmp_path), chosen_by="fd/classifier_1k").best_rate
     assert best is not None
     assert [row.label for row in best.rows] == ["epsilon, lr 0.0001", "v, lr 0.0001"]
-    with pytest.raises(ValueError, match=r"--select fd/other: no finished run has it\. There is val/belief_eps"):
+    with pytest.raises(ValueError, match=r"--select fd/other: no finished run has it\. Available: val/belief_eps"):
         summarise(tmp_path / "s", chosen_by="fd/other")
 
 
@@ -316,26 +240,26 @@ def mixed(root: Path, **changes: object) -> Path:
     return root / "s"
 
 
-def test_belief_errors_are_ranked_within_a_schedule_and_samples_across(tmp_path: Path) -> None:
+def test_prediction_errors_are_ranked_within_a_schedule_and_samples_across(tmp_path: Path) -> None:
     summary = summarise(mixed(tmp_path))
     assert list(summary.groups) == [
         "schedule linear_beta, t_max 1.0",
         "schedule rectified, t_max 0.999",
     ]
-    parts = {name: standings(part) for name, part in sections(summary)}
-    assert {name: [(s.metric.key, s.best.phrase, len(s.behind)) for s in found] for name, found in parts.items()} == {
+    parts = {name: rankings(part) for name, part in comparable_parts(summary)}
+    assert {name: [(s.metric.key, s.best.phrase, len(s.worse)) for s in found] for name, found in parts.items()} == {
         "schedule linear_beta, t_max 1.0": [("val/belief_eps", "epsilon", 1)],
         "schedule rectified, t_max 0.999": [("val/belief_eps", "x0", 1)],
         "samples of all rows": [("fd/classifier_1k", "epsilon (schedule linear_beta)", 3)],
     }
-    assert "Belief errors are compared only where" in headline(summary)[0]
-    assert "Varies with schedule and is not named apart from it: times.t_max." in " ".join(facts(summary))
+    assert "Prediction errors are compared only where" in verdict(summary)[0]
+    assert "Varies with schedule and is not shown separately: times.t_max." in " ".join(facts(summary))
     page = Page(write_page(summary, tmp_path)).text
     assert "samples of all rows" in page
     assert "Bold: best of its column and group" in page
 
 
-def test_no_difference_is_taken_between_belief_errors_of_two_schedules(tmp_path: Path) -> None:
+def test_no_difference_is_taken_between_prediction_errors_of_two_schedules(tmp_path: Path) -> None:
     summary = summarise(mixed(tmp_path), baseline="schedule=linear_beta")
     other = next(row for row in summary.rows if row.choices["schedule"] == "rectified")
     assert summary.baselines[other.name].choices["schedule"] == "linear_beta"
@@ -348,7 +272,7 @@ def test_on_two_data_sets_nothing_is_ranked_across(tmp_path: Path) -> None:
         for target in ("epsilon", "x0"):
             write_run(tmp_path, "s", target, 0, data=data, lines=2, validations=1, settings={"data": {"name": data}})
     summary = summarise(tmp_path / "s", baseline="data=digits")
-    assert [name for name, _ in sections(summary)] == ["data digits", "data mnist"]
+    assert [name for name, _ in comparable_parts(summary)] == ["data digits", "data mnist"]
     assert not summary.compares
 
 
@@ -372,14 +296,14 @@ def test_what_the_held_out_draws_do_not_feel_is_comparable(
     assert list(summary.groups) == [""]
 
 
-def test_a_study_of_schedules_says_why_it_has_no_verdict_on_beliefs(tmp_path: Path) -> None:
+def test_a_study_of_schedules_says_why_it_has_no_verdict_on_prediction_errors(tmp_path: Path) -> None:
     for schedule in ("linear_beta", "cosine"):
         run = write_run(tmp_path, "s", "v", 0, lines=2, validations=1, schedule=schedule,
                         settings={"schedule": {"_target_": schedule}})  # fmt: skip
         change_record(run.record_file, final={"val/belief_eps": 0.1})
-    told = " ".join(headline(summarise(tmp_path / "s")))
-    assert "a ranking for each of schedule cosine and schedule linear_beta" in told
-    assert "Within no group have two rows finished" in told
+    found = " ".join(verdict(summarise(tmp_path / "s")))
+    assert "a ranking for each of schedule cosine and schedule linear_beta" in found
+    assert "No group has two rows with finished runs" in found
 
 
 def test_a_setting_that_repeats_another_is_named_once(tmp_path: Path) -> None:
@@ -414,29 +338,30 @@ def test_the_fall_over_the_last_tenth_is_that_of_the_curve(tmp_path: Path) -> No
     trains(tmp_path, "x0", {0: 1.0, 800: 0.4, 1000: 0.324})  # 0.4 * 0.9 ** 2: a tenth lower in each tenth
     trains(tmp_path, "v", {0: 1.0, 800: 0.4, 1000: 0.39})
     summary = summarise(tmp_path / "s")
-    falls = {row.label: trained(row).fall for row in summary.rows}
+    falls = {row.label: summary.fall(row) for row in summary.rows}
     assert falls == {"x0": pytest.approx(0.1), "v": pytest.approx(1 - (0.39 / 0.4) ** 0.5)}
-    told = " ".join(failures(summary))
-    assert "Still falling when training ended" in told
-    assert "x0 (10 %). The order may change with longer training" in told
+    found = " ".join(failures(summary))
+    assert "The eps-error was still falling when training ended" in found
+    assert "x0 (10 %). The order may change with longer training" in found
 
 
-def test_the_cost_of_answering_zero_is_read_off_an_untrained_epsilon_network_alone(tmp_path: Path) -> None:
+def test_the_cost_of_predicting_zero_is_read_off_an_untrained_epsilon_network_alone(tmp_path: Path) -> None:
     trains(tmp_path, "epsilon", {0: 1.0002, 1000: 0.2})
     trains(tmp_path, "v", {0: 1.0, 1000: 0.2})
     summary = summarise(tmp_path / "s")
-    known = {row.label: dict(summary.training[row.name].zero) for row in summary.rows}
+    known = {row.label: dict(summary.zero_prediction(row)) for row in summary.rows}
     assert known == {"epsilon": {"val/belief_eps": 1.0002, "val/belief_x0": pytest.approx(1300.26)}, "v": {}}
-    assert "what that answer costs" in write_page(summary, tmp_path)
+    assert "predicting eps = 0, measured on an epsilon network" in write_page(summary, tmp_path)
     trains(tmp_path / "late", "epsilon", {200: 1.0, 1000: 0.2})
-    assert [dict(known.zero) for known in summarise(tmp_path / "late" / "s").training.values()] == [{}]
+    late = summarise(tmp_path / "late" / "s")
+    assert [dict(late.zero_prediction(row)) for row in late.rows] == [{}]
 
 
 # --- facts -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("runs", "told"),
+    ("runs", "expected"),
     [
         ([("done", 64_000), ("done", 64_000)], "Trained on 64,000 images each."),
         ([("done", 64_000), ("running", 8_320)], "The run that is done was trained on 64,000 images."),
@@ -449,16 +374,18 @@ def test_the_cost_of_answering_zero_is_read_off_an_untrained_epsilon_network_alo
         ([("failed", None)], None),
     ],
 )  # fmt: skip
-def test_the_images_told_are_those_that_were_seen(
-    tmp_path: Path, runs: list[tuple[str, int | None]], told: str | None
+def test_the_images_counted_are_those_that_were_seen(
+    tmp_path: Path, runs: list[tuple[str, int | None]], expected: str | None
 ) -> None:
     for seed, (status, seen) in enumerate(runs):
         write_run(tmp_path, "s", "x0", seed, status=status, lines=2, validations=1, images_seen=seen)
     found = facts(summarise(tmp_path / "s"))
-    assert [sentence for sentence in found if "rained" in sentence and " images" in sentence] == [told] * bool(told)
+    assert [sentence for sentence in found if "rained" in sentence and " images" in sentence] == [expected] * bool(
+        expected
+    )
 
 
-def test_what_must_be_known_first_is_told_first(tmp_path: Path) -> None:
+def test_what_must_be_known_first_comes_first(tmp_path: Path) -> None:
     for target in ("epsilon", "x0"):
         run = write_run(tmp_path, "s", target, 0, lines=2, validations=1, settings={"training": {"ema_decay": 0.99}})
         with_final(run, fd__classifier_1k__accuracy=0.31, fd__classifier_1k__chance=0.1)
@@ -468,8 +395,8 @@ def test_what_must_be_known_first_is_told_first(tmp_path: Path) -> None:
             "One learning rate, 0.0002, for all targets: another may change the order",
             "Trained on 64,000 images each.",
             "uses the averaged weights (EMA, decay 0.99); samples by ddim, 50 steps.",
-            "names 31 % of the held-out images rightly",
-            "only 31 % of the held-out images rightly (10 % by guessing)",
+            "distances use is 31 % accurate on held-out images",
+            "only 31 % accurate on held-out images (10 % by guessing)",
         ):
             assert words in text
 
@@ -481,9 +408,9 @@ def test_a_good_classifier_is_no_matter_for_a_warning(tmp_path: Path) -> None:
 
 
 def test_a_swept_rate_is_not_called_one_rate(tmp_path: Path) -> None:
-    told = " ".join(facts(summarise(rates(tmp_path))))
-    assert "Learning rates: 0.0001 and 0.001." in told
-    assert "One learning rate" not in told
+    found = " ".join(facts(summarise(rates(tmp_path))))
+    assert "Learning rates: 0.0001 and 0.001." in found
+    assert "One learning rate" not in found
 
 
 # --- words -----------------------------------------------------------------------------------------------
@@ -496,70 +423,70 @@ def two_targets(root: Path, values: dict[str, list[float]], metric: str = "val/b
     return summarise(root / "s")
 
 
-def said(summary: Summary) -> str:
-    return " ".join(headline(summary))
+def verdict_of(summary: Summary) -> str:
+    return " ".join(verdict(summary))
 
 
 def test_a_lead_that_seeds_support_is_called_clear(tmp_path: Path) -> None:
     summary = two_targets(tmp_path, {"epsilon": [0.30, 0.40, 0.50], "v": [0.28, 0.381, 0.479]})
-    assert "Belief error in eps units: v is best; epsilon is clearly worse by 5.3 %." in said(summary)
+    assert "Prediction error in eps units: v is best; epsilon is clearly worse by 5.3 %." in verdict_of(summary)
 
 
 def test_a_lead_within_the_scatter_is_none(tmp_path: Path) -> None:
     summary = two_targets(tmp_path, {"epsilon": [0.30, 0.40, 0.50], "v": [0.20, 0.45, 0.49]})
-    assert "Belief error in eps units: v and epsilon cannot be told apart." in said(summary)
+    assert "Prediction error in eps units: v and epsilon are not distinguishable." in verdict_of(summary)
 
 
 def test_rows_on_the_level_of_the_best_do_not_hide_those_clearly_behind(tmp_path: Path) -> None:
     values = {"epsilon": [0.30, 0.31, 0.32], "v": [0.20, 0.21, 0.22], "x0": [0.202, 0.209, 0.222],
               "score": [0.40, 0.41, 0.42]}  # fmt: skip
-    (standing,) = standings(summary := two_targets(tmp_path, values))
-    assert [[row.label for row in rows] for rows in (standing.leaders, standing.behind)] == [
+    (ranking,) = rankings(summary := two_targets(tmp_path, values))
+    assert [[row.label for row in rows] for rows in (ranking.leaders, ranking.worse)] == [
         ["v", "x0"],
         ["epsilon", "score"],
     ]
-    assert "v and x0 are equal within 1 %; epsilon and score are clearly worse by 48 % or more." in said(summary)
+    assert "v and x0 are equal within 1 %; epsilon and score are clearly worse by 48 % or more." in verdict_of(summary)
 
 
 def test_what_is_clearly_worse_is_decided_after_holms_correction(tmp_path: Path) -> None:
     later = [0.22, 0.225, 0.215]  # t = 4 sqrt(3) on 2 degrees of freedom: p = 0.02, of three rows too much
-    (alone,) = standings(two_targets(tmp_path / "one", {"v": [0.20] * 3, "x0": later}))
-    assert [row.label for row in alone.behind] == ["x0"]
+    (alone,) = rankings(two_targets(tmp_path / "one", {"v": [0.20] * 3, "x0": later}))
+    assert [row.label for row in alone.worse] == ["x0"]
     noisy = {"epsilon": [0.2, 0.5, 0.3], "score": [0.6, 0.2, 0.5]}
-    (among_three,) = standings(two_targets(tmp_path / "three", {"v": [0.20] * 3, "x0": later, **noisy}))
-    assert among_three.differences[alone.behind[0].name] == alone.differences[alone.behind[0].name]
-    assert among_three.behind == ()
+    (among_three,) = rankings(two_targets(tmp_path / "three", {"v": [0.20] * 3, "x0": later, **noisy}))
+    assert among_three.differences[alone.worse[0].name] == alone.differences[alone.worse[0].name]
+    assert among_three.worse == ()
 
 
 def test_a_certain_lead_of_less_than_one_per_cent_is_called_equal(tmp_path: Path) -> None:
     summary = two_targets(tmp_path, {"epsilon": [0.3015, 0.4015, 0.5015], "v": [0.30, 0.40, 0.50]})
-    (standing,) = standings(summary)
-    difference = standing.differences[standing.level[0].name]
+    (ranking,) = rankings(summary)
+    difference = ranking.differences[ranking.tied[0].name]
     assert difference is not None
     assert difference.excludes_zero
-    assert "v and epsilon are equal within 1 %." in said(summary)
+    assert "v and epsilon are equal within 1 %." in verdict_of(summary)
 
 
 def test_with_one_seed_leads_below_five_per_cent_are_called_equal(tmp_path: Path) -> None:
     summary = two_targets(tmp_path, {"epsilon": [0.30], "v": [0.31], "x0": [0.33]})
-    assert "epsilon and v are equal within 5 %; x0 is worse by 10 %." in said(summary)
+    assert "epsilon and v are equal within 5 %; x0 is worse by 10 %." in verdict_of(summary)
     closer = two_targets(tmp_path / "closer", {"epsilon": [0.30], "v": [0.301]})
-    assert "epsilon and v are equal within 1 %." in said(closer)
+    assert "epsilon and v are equal within 1 %." in verdict_of(closer)
 
 
 def test_a_target_whose_rows_are_all_behind_is_named_once(tmp_path: Path) -> None:
     for target, space, error in (("v", "native", 0.2), ("v", "x0", 0.2), ("epsilon", "native", 0.4),
                                  ("epsilon", "x0", 0.5)):  # fmt: skip
         with_final(write_run(tmp_path, "s", target, 0, space, lines=2, validations=1), val__belief_eps=error)
-    assert "both v rows are equal within 1 %" in said(summarise(tmp_path / "s"))
-    assert "both epsilon rows are worse by" in said(summarise(tmp_path / "s"))
+    assert "both v rows are equal within 1 %" in verdict_of(summarise(tmp_path / "s"))
+    assert "both epsilon rows are worse by" in verdict_of(summarise(tmp_path / "s"))
 
 
-def test_one_seed_is_plainly_said_to_give_no_confidence_interval(tmp_path: Path) -> None:
+def test_one_seed_gives_no_confidence_interval(tmp_path: Path) -> None:
     summary = two_targets(tmp_path, {"epsilon": [0.3], "v": [0.2]})
-    assert "One seed gives no confidence interval" in said(summary)
+    assert "One seed gives no confidence interval" in verdict_of(summary)
     assert "n = 1" in as_text(summary)
-    assert "one finished seed per row: no confidence interval" in write_page(summary, summary.path).lower()
+    assert "one finished seed per row (n = 1): no confidence interval" in write_page(summary, summary.path).lower()
 
 
 def test_the_number_of_seeds_is_repeated_only_where_it_is_another(tmp_path: Path) -> None:
@@ -573,14 +500,14 @@ def test_the_number_of_seeds_is_repeated_only_where_it_is_another(tmp_path: Path
 
 def test_for_precision_more_is_better(tmp_path: Path) -> None:
     summary = two_targets(tmp_path, {"epsilon": [0.3, 0.31], "v": [0.2, 0.21]}, "precision/classifier_1k")
-    (standing,) = standings(summary)
-    assert standing.best.label == "epsilon"
-    assert standing.gap(standing.behind[0]) == pytest.approx(0.1 / 0.305)
+    (ranking,) = rankings(summary)
+    assert ranking.best.label == "epsilon"
+    assert ranking.gap(ranking.worse[0]) == pytest.approx(0.1 / 0.305)
 
 
 def test_a_row_with_fewer_seeds_does_not_win_by_luck(tmp_path: Path) -> None:
     summary = two_targets(tmp_path, {"epsilon": [0.3, 0.4], "v": [0.31, 0.41], "x0": [0.1]})
-    assert standings(summary)[0].best.label == "epsilon"
+    assert rankings(summary)[0].best.label == "epsilon"
     assert "Not ranked, for having fewer finished seeds than the others: x0 (1 seed)" in write_page(summary, tmp_path)
 
 
@@ -588,13 +515,13 @@ def test_a_study_without_a_finished_run_has_no_verdict_but_a_report(tmp_path: Pa
     write_run(tmp_path, "s", "x0", 0, status="running", progress=0.5)
     (tmp_path / "s" / "v-native-00000000" / "seed=0").mkdir(parents=True)
     summary = summarise(tmp_path / "s")
-    assert headline(summary) == ["No run is done yet, so there is no verdict."]
+    assert verdict(summary) == ["No run is done yet, so there is no verdict."]
     assert "n = 1" not in as_text(summary)
     assert "One seed" not in as_text(summary)
     assert "1 stopped, 1 starting" in as_text(summary)
     assert "so far" in write_page(summary, tmp_path)
     for text in (as_text(summary), Page(write_page(summary, tmp_path)).text):
-        assert "In brackets: where a run that is not done stood" in " ".join(text.split())
+        assert "In brackets: the latest value of runs that are not done" in " ".join(text.split())
         assert "()" not in text
         assert "Bold" not in text
     assert json.loads(to_json(summary))["summary"][0]["n"] == 0
@@ -607,35 +534,35 @@ def test_brackets_are_explained_where_there_are_any(tmp_path: Path) -> None:
     write_run(tmp_path, "s", "v", 0, status="interrupted", lines=2, validations=1)
     summary = summarise(tmp_path / "s")
     for text in (as_text(summary), Page(write_page(summary, tmp_path)).text):
-        assert "In brackets: where a run that is not done stood" in " ".join(text.split())
+        assert "In brackets: the latest value of runs that are not done" in " ".join(text.split())
 
 
 def test_one_row_alone_is_not_compared_with_itself(tmp_path: Path) -> None:
     summary = two_targets(tmp_path, {"v": [0.3, 0.2]})
-    assert headline(summary) == ["Only one row has finished runs: there is nothing to compare it with yet."]
+    assert verdict(summary) == ["Only one row has finished runs: there is nothing to compare it with yet."]
     for text in (as_text(summary), to_markdown(summary), Page(write_page(summary, tmp_path)).text):
         assert "difference to" not in text
-        assert "baseline" not in text
+        assert "the baseline (" not in text
 
 
-def test_what_went_wrong_is_said_in_words(tmp_path: Path) -> None:
+def test_what_went_wrong_is_described(tmp_path: Path) -> None:
     write_study(tmp_path, "s", ("epsilon", "score"), (0, 1), lines=2, validations=1)
     write_run(tmp_path, "s", "v", 0, status="diverged")
     write_run(tmp_path, "s", "v", 1, status="failed", error="RuntimeError: out of memory")
     with_final(write_run(tmp_path, "s", "x0", 0), val__belief_eps=1.7, val__loss=2.0, val__zero_loss=1.0)
     blank = write_run(tmp_path, "s", "flow", 0)
     with_final(blank, fd__classifier_1k=None)
-    words_said = "\n".join(failures(summarise(tmp_path / "s")))
+    sentences = "\n".join(failures(summarise(tmp_path / "s")))
     for words in (
-        "score failed as a sampler: FD classifier 1k is",
+        "for score, more than 5 times the best row's",
         "v diverged in 1 of 2 runs",
         "v failed in 1 of 2 runs: RuntimeError: out of memory",
         "x0 learned nothing",
-        "No better as a belief, in eps units, than answering eps = 0, which costs about 1: x0: 1.7",
-        "flow has no FD classifier 1k though it is done",
+        "No better, in eps units, than predicting eps = 0, which costs about 1: x0: 1.7",
+        "flow is done but has no FD classifier 1k",
     ):
-        assert words in words_said
-    assert "epsilon" not in words_said
+        assert words in sentences
+    assert "epsilon" not in sentences
 
 
 def test_runs_of_different_length_are_not_silently_averaged(tmp_path: Path) -> None:
@@ -644,22 +571,22 @@ def test_runs_of_different_length_are_not_silently_averaged(tmp_path: Path) -> N
     assert "different numbers of images (64,000 and 128,000)" in " ".join(failures(summarise(tmp_path / "s")))
 
 
-def test_a_failed_sampler_is_told_with_the_line_and_with_what_the_floor_is_worth(tmp_path: Path) -> None:
+def test_poor_samples_are_listed_with_the_best_row_and_the_floor(tmp_path: Path) -> None:
     for target, distance in (("epsilon", 8.0), ("score", 48.0)):
         run = write_run(tmp_path, "s", target, 0, lines=2, validations=1)
         with_final(run, fd__classifier_1k=distance, fd__classifier_1k__floor=2.0)
-    told = " ".join(failures(summarise(tmp_path / "s")))
-    assert "48, 6 times the best row's 8 and 24 times the floor. The line for this warning is 5 times" in told
+    found = " ".join(failures(summarise(tmp_path / "s")))
+    assert "FD classifier 1k is 48 for score, more than 5 times the best row's 8 and the floor of 2." in found
     with_final(run, fd__classifier_1k=48.0, fd__classifier_1k__floor=2.0, fd__classifier_1k__floor_count=359.0)
-    assert "24 times the floor, which is itself too high" in " ".join(failures(summarise(tmp_path / "s")))
+    assert "and therefore is too high" in " ".join(cautions(summarise(tmp_path / "s")))
 
 
 def test_rows_that_know_nothing_share_one_sentence(tmp_path: Path) -> None:
     for target, error in (("epsilon", 0.5), ("score", 1.5), ("x0", 1.7)):
         with_final(write_run(tmp_path, "s", target, 0, lines=2, validations=1), val__belief_eps=error)
-    told = [sentence for sentence in failures(summarise(tmp_path / "s")) if "No better as a belief" in sentence]
-    assert len(told) == 1
-    assert "x0: 1.7 and score: 1.5" in told[0]
+    found = [sentence for sentence in failures(summarise(tmp_path / "s")) if "No better, in eps units" in sentence]
+    assert len(found) == 1
+    assert "x0: 1.7 and score: 1.5" in found[0]
 
 
 def test_a_floor_over_too_few_images_is_pointed_out(tmp_path: Path) -> None:
@@ -683,13 +610,13 @@ def test_the_question_follows_from_what_varies(tmp_path: Path, summary: Summary)
 # --- tables ----------------------------------------------------------------------------------------------
 
 
-def refuse(constant: str) -> None:
+def reject(constant: str) -> None:
     raise AssertionError(f"{constant} is not JSON")
 
 
 def test_the_json_is_strict_and_has_what_others_build_on(study: Path) -> None:
     change_record(next(study.glob("x0*/seed=0/run.json")), loss_scale=float("nan"))
-    document = json.loads(to_json(summarise(study)), parse_constant=refuse)
+    document = json.loads(to_json(summarise(study)), parse_constant=reject)
     assert {"runs", "summary"} <= document.keys()
     assert len(document["runs"]) == 15
     assert {"target", "seed", "config_hash", "status", "command", "final"} <= document["runs"][0].keys()
@@ -742,7 +669,7 @@ def test_names_are_text_and_nothing_else(tmp_path: Path) -> None:
     assert HOSTILE in buffer.getvalue()
 
 
-def test_a_narrow_terminal_gets_beliefs_and_samples_below_each_other(summary: Summary) -> None:
+def test_a_narrow_terminal_gets_errors_and_samples_below_each_other(summary: Summary) -> None:
     narrow = as_text(summary, width=80)
     assert max(map(len, narrow.splitlines())) <= 80
     assert len([line for line in narrow.splitlines() if line.startswith(" scaled_noise ")]) == 2
@@ -852,7 +779,7 @@ def test_every_grid_leads_to_its_file(summary: Summary, page: Page) -> None:
     assert len([link for link in page.links if link.endswith("samples/final.png")]) == 5
 
 
-def test_the_way_to_read_a_cell_is_told_above_the_table(page: Page) -> None:
+def test_the_legend_is_above_the_table(page: Page) -> None:
     assert page.text.index("d: difference to the baseline (epsilon") < page.text.index("seeds done")
 
 
@@ -862,7 +789,7 @@ def test_a_command_that_leaves_a_sweep_is_explained(tmp_path: Path, page: Page) 
     assert "hydra.mode=RUN: this one run, where" in Page(write_page(summarise(tmp_path / "s"), tmp_path)).text
 
 
-def test_the_page_tells_how_to_repeat_each_run(page: Page) -> None:
+def test_the_page_has_the_command_of_each_run(page: Page) -> None:
     assert "diffexp train study=s target=v objective.space=native optimizer.lr=0.0002 seed=2" in page.text
     for words in ("1a2b3c4d5e6f (clean)", "torch 2.13.0", "cpu (2 threads)", "1,234,567", "64,000"):
         assert words in page.text
@@ -872,15 +799,16 @@ def test_the_page_says_that_raw_losses_cannot_be_compared(page: Page) -> None:
     assert "Raw losses of different targets are in different units and cannot be compared" in page.text
 
 
-def all_figures(summary: Summary) -> list[drawings.Figure]:
-    curves = {run.path: read_curves(run) for run in summary.runs}
-    return drawings.all_figures(summary, curves, look(summary.rows))
+def all_figures(summary: Summary) -> list[Figure]:
+    figures = draw_figures(Study.of(summary, style_of(summary.rows)))
+    assert not [figure.caption for figure in figures if not figure.variants]
+    return figures
 
 
 def test_plotly_knows_every_entry_of_the_figures(summary: Summary, tmp_path: Path) -> None:
     swept = summarise(rates(tmp_path))
     names = [figure.name for figure in all_figures(swept)]
-    assert names == ["seeds", "rates", "belief", "bands", "weight", "loss"]
+    assert names == ["seeds", "rates", "errors", "bands", "weight", "loss"]
     for figure in [*all_figures(summary), *all_figures(swept)]:
         for variant in figure.variants:
             go.Figure({"data": variant.data, "layout": variant.layout})  # raises on an unknown or wrong entry
@@ -888,7 +816,7 @@ def test_plotly_knows_every_entry_of_the_figures(summary: Summary, tmp_path: Pat
 
 def test_no_axis_carries_raw_losses_of_two_targets(summary: Summary) -> None:
     (losses,) = [figure for figure in all_figures(summary) if figure.name == "loss"]
-    assert losses.variants[0].name == "share of zero's loss"
+    assert losses.variants[0].name == "relative to zero prediction"
     for variant in losses.variants[1:]:
         assert len({trace["name"] for trace in variant.data}) == 1
     relative = losses.variants[0].data
@@ -913,16 +841,16 @@ def test_the_curves_hold_the_newest_bands_and_thin_training(tmp_path: Path) -> N
     curves = read_curves(run)
     assert len(curves.loss[0]) <= 80
     assert curves.loss[0][-1] == 64_000
-    assert curves.bands["eps"][-2.0, 0.0] == run.final["val/belief_eps/lam_-2_0"]
-    assert len(curves.belief["eps"][0]) == 3
+    assert by_band(curves.newest, "val/belief_eps")[-2.0, 0.0] == run.final["val/belief_eps/lam_-2_0"]
+    assert len(curves.errors["eps"][0]) == 3
 
 
 def test_a_large_study_is_drawn_with_fewer_seeds_and_says_so(tmp_path: Path) -> None:
     write_study(tmp_path, "s", ("epsilon", "x0", "v"), range(45), lines=1, validations=1, images=False)
     summary = summarise(tmp_path / "s")
-    (belief,) = [figure for figure in all_figures(summary) if figure.name == "belief"]
-    assert len(belief.variants[0].data) == 120
-    assert "Of 135 runs the first seeds are drawn, 120 lines" in belief.caption
+    (errors,) = [figure for figure in all_figures(summary) if figure.name == "errors"]
+    assert len(errors.variants[0].data) == 120
+    assert "Of 135 runs the first seeds are drawn, 120 lines" in errors.caption
 
 
 def test_pictures_that_are_none_are_not_embedded(tmp_path: Path) -> None:
@@ -989,7 +917,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert len(error.splitlines()) == 1
 
 
-def test_excess_over_a_known_optimum_stands_in_for_the_belief_error(tmp_path: Path) -> None:
+def test_excess_over_a_known_optimum_stands_in_for_the_prediction_error(tmp_path: Path) -> None:
     known = belief(0.05)
     for target, error in (("epsilon", 0.09), ("v", 0.07)):
         excess = {key.replace("belief", "excess"): value for key, value in belief(error - 0.05).items()}
@@ -999,25 +927,24 @@ def test_excess_over_a_known_optimum_stands_in_for_the_belief_error(tmp_path: Pa
     study = summarise(tmp_path / "s")
     shown = {metric.title: study.cell(study.rows[0], metric) for metric in study.metrics}
     assert {"excess error, eps", "excess error, score", "bits/dim"} <= shown.keys()
-    assert not any("belief" in title for title in shown), "it is the same, plus what nobody can avoid"
+    assert not any("prediction" in title for title in shown), "it is the same, plus the irreducible part"
     assert shown["bits/dim"].floor == 0.01
     assert study.cell(study.rows[0], "val/belief_eps").floor == 0.05
-    assert "Excess over the best belief in eps, x0, v and score units" in " ".join(headline(study))
-    assert "best possible network has a belief error of 0.05 in eps" in " ".join(facts(study))
+    assert "Excess over the optimal prediction in eps, x0, v and score units" in " ".join(verdict(study))
+    assert "the optimal prediction has an error of 0.05 in eps" in " ".join(facts(study))
     records = json.loads(to_json(study))["summary"]
     assert {"val/belief_eps", "val/excess_eps"} <= {record["metric"] for record in records}
-    curves = {run.path: read_curves(run) for run in study.runs}
-    (figure,) = [f for f in drawings.all_figures(study, curves, look(study.rows)) if f.name == "bands"]
+    (figure,) = [figure for figure in all_figures(study) if figure.name == "bands"]
     (bands,) = [v for v in figure.variants if v.name == "eps"]
-    (best,) = [trace for trace in bands.data if trace["name"] == "best possible"]
+    (best,) = [trace for trace in bands.data if trace["name"] == "optimal prediction"]
     assert best["y"][0] == pytest.approx(known["val/belief_eps/lam_-10_-8"], rel=1e-3)
     assert any(v.name == "excess, eps" for v in figure.variants)
 
 
-def test_leads_in_bits_are_told_in_bits(tmp_path: Path) -> None:
+def test_leads_in_bits_are_given_in_bits(tmp_path: Path) -> None:
     """A density's bits may be negative, and have no zero to be a share of."""
     for target, bits in (("epsilon", -1.58), ("v", -1.55), ("x0", 0.4)):
         write_run(tmp_path, "s", target, 0, final={"val/bits_per_dim": bits})
-    assert "bits/dim: epsilon and v are equal within 0.05 bits/dim; x0 is worse by 1.98 bits/dim." in said(
+    assert "bits/dim: epsilon and v are equal within 0.05 bits/dim; x0 is worse by 1.98 bits/dim." in verdict_of(
         summarise(tmp_path / "s")
     )

@@ -1,4 +1,4 @@
-"""Overrides of a run that trains in a moment."""
+"""Settings with which a run takes seconds."""
 
 QUICK = (
     "trainer.max_steps=4",

@@ -96,7 +96,6 @@ def write_run(
         values = {
             "val/loss": error * raw / level,
             "val/zero_loss": zero,
-            "val/zero_floor": 0.0,
             **belief(error),
         }
         metrics.append({"images_seen": seen, **values})

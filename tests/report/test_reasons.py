@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 from synthetic import BANDS, change_record, write_run
 
-from diffexp.report.notes import reasons, where_totals_lie
+from diffexp.report.reasons import reasons, where_totals_lie
 from diffexp.report.summary import summarise
 
 CENTRES = [low + 1.0 for low in BANDS]
 EVEN = [0.05] * 20
 
 
-def told(tmp_path: Path, label: str, **record: object) -> str:
+def explanation(tmp_path: Path, label: str, **record: object) -> str:
     for target in ("epsilon", label):
         write_run(tmp_path, "s", target, seed=0, images=False)
     (path,) = (tmp_path / "s").glob(f"{label}-*/seed=0")
@@ -30,32 +30,32 @@ def bands(error: float, **excess: float) -> dict[str, float]:
 
 
 def test_a_row_like_the_baseline_needs_no_explanation(tmp_path: Path) -> None:
-    assert told(tmp_path, "v") == ""
+    assert explanation(tmp_path, "v") == ""
 
 
-def test_label_noise_is_told_as_a_share_of_the_loss(tmp_path: Path) -> None:
-    said = told(tmp_path, "step_noise", zero_loss=0.01005, label_noise=0.0099)
-    assert "98.5 % of the loss of answering zero (0.01005) is label noise" in said
-    assert "cannot fall below 0.0099" in said
-    assert "at most 1.5 %" in said
+def test_label_noise_is_given_as_a_share_of_the_loss(tmp_path: Path) -> None:
+    found = explanation(tmp_path, "step_noise", zero_loss=0.01005, label_noise=0.0099)
+    assert "98.5 % of the zero-prediction baseline's loss (0.01005) is irreducible label noise" in found
+    assert "cannot fall below 0.0099" in found
+    assert "at most 1.5 %" in found
 
 
 def test_a_lopsided_weight_is_located(tmp_path: Path) -> None:
     weight = [0.0] * 16 + [5.0] * 4  # all on log-SNR 12 to 20, a fifth of the times
-    said = told(tmp_path, "score", effective_weight={"log_snr": CENTRES, "weight": weight, "times": EVEN})
-    assert "100 % of its weight on low noise (log-SNR above 4), where 40 % of the times are" in said
+    found = explanation(tmp_path, "score", effective_weight={"log_snr": CENTRES, "weight": weight, "times": EVEN})
+    assert "100 % of its weight on low noise (log-SNR above 4), where 40 % of the times are" in found
 
 
 def test_an_excess_is_located_in_its_bands(tmp_path: Path) -> None:
-    said = told(tmp_path, "x0", final=bands(0.1, **{"6_8": 0.9, "8_10": 0.8, "m2_0": 0.05}))
-    assert "Its eps-error is larger than that of epsilon" in said
-    assert "97 % of the difference arises at log-SNR 6 to 10" in said
+    found = explanation(tmp_path, "x0", final=bands(0.1, **{"6_8": 0.9, "8_10": 0.8, "m2_0": 0.05}))
+    assert "Its eps-error is larger than that of epsilon" in found
+    assert "97 % of the difference arises at log-SNR 6 to 10" in found
 
 
 def test_a_total_is_located_where_its_unit_counts(tmp_path: Path) -> None:
     final = bands(0.1)
     final |= {f"val/belief_x0/lam_{low}_{low + 2}": 2.0 ** -(low + 20) for low in BANDS}  # a quarter of it a band
-    told(tmp_path, "x0")
+    explanation(tmp_path, "x0")
     (base,) = (tmp_path / "s").glob("epsilon-*/seed=0")
     change_record(base / "run.json", final=final)
     eps, x0 = where_totals_lie(summarise(tmp_path / "s"))
@@ -69,4 +69,4 @@ def test_a_total_is_located_where_its_unit_counts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("broken", ["text", {"log_snr": "a"}, {"log_snr": [1], "weight": [None], "times": [1]}, None])
 def test_a_damaged_record_costs_the_explanation_alone(tmp_path: Path, broken: object) -> None:
-    assert told(tmp_path, "v", effective_weight=broken, zero_loss="x", label_noise=None) == ""
+    assert explanation(tmp_path, "v", effective_weight=broken, zero_loss="x", label_noise=None) == ""
