@@ -105,7 +105,7 @@ def check(cfg: DictConfig) -> None:
     if trouble := why_unwritable(directory.path):
         raise UserError(f"root={cfg.root}: {trouble}. Set root= to a folder that can be written.")
     parts, device = build.setup(cfg, chosen), build.device(cfg)
-    parts.metric.refuse(parts.data)
+    parts.metric.validate(parts.data)
     for line in advice(cfg, chosen, parts.objective, parts.schedule, parts.times):
         if line not in _advised:
             _advised.add(line)
