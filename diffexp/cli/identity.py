@@ -45,9 +45,14 @@ def identity(cfg: DictConfig, chosen: Mapping[str, str], directory: RunDirectory
         "config_hash": directory.config_hash,
         "command": command(),
         "git": git_state(Path(__file__)),
-        "versions": {name: version(name) for name in _VERSIONS} | {"python": platform.python_version()},
+        "versions": versions(),
         "max_images": int(cfg.trainer.max_steps) * int(cfg.training.batch_size),
     }
+
+
+def versions() -> dict[str, str]:
+    """What the numbers were computed with."""
+    return {name: version(name) for name in _VERSIONS} | {"python": platform.python_version()}
 
 
 def command() -> str:

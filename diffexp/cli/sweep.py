@@ -21,6 +21,8 @@ from diffexp.io.progress import progress
 
 Check = Callable[[DictConfig], object]
 Compose = Callable[[list[str]], DictConfig]
+Before = Callable[[Sequence[str]], object]
+"""Called with the overrides of a job before it is composed."""
 
 
 class MistakeError(Exception):
@@ -34,8 +36,9 @@ class RememberingLoader(ConfigLoaderImpl):
     launch. What runs is also what was checked, even if a file is edited meanwhile.
     """
 
-    def __init__(self, config_search_path: ConfigSearchPath) -> None:
+    def __init__(self, config_search_path: ConfigSearchPath, before: Before | None = None) -> None:
         super().__init__(config_search_path)
+        self._before = before
         self._composed: dict[tuple[object, ...], DictConfig] = {}
         self._groups: frozenset[str] | None = None
 
@@ -65,6 +68,8 @@ class RememberingLoader(ConfigLoaderImpl):
     ) -> DictConfig:
         key = (config_name, *overrides, run_mode, validate_sweep_overrides)
         if key not in self._composed:
+            if self._before:
+                self._before(overrides)
             self._composed[key] = super().load_configuration(
                 config_name, overrides, run_mode, from_shell, validate_sweep_overrides
             )

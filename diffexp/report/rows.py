@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from diffexp.runs.directory import identity
+from diffexp.runs.directory import identity, measurement
 from diffexp.runs.state import state_of
 from diffexp.runs.study import Run
 
@@ -195,10 +195,10 @@ def common_settings(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def settings(runs: Sequence[Run]) -> dict[str, str]:
-    """What decides a row's numbers, flat, as text; see `diffexp.runs.directory.identity`."""
+    """What decides a row's numbers, flat, as text; see `diffexp.runs.directory.identity` and `measurement`."""
     empty: Mapping[str, Any] = {}
     config = next((run.config for run in runs if run.config), empty)
-    return {key: text(value) for key, value in identity(config).items()}
+    return {key: text(value) for key, value in (identity(config) | measurement(config)).items()}
 
 
 def text(value: object) -> str:
