@@ -63,8 +63,7 @@ _NOT_MEASURED = ("metric.cache", "metric.batch", "sampling.every", "sampling.gri
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """Eight hex digits that name a configuration, whatever the order of its keys; see `NOT_IDENTITY`."""
-    text = json.dumps(identity(config), sort_keys=True, allow_nan=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return _hash(identity(config))
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,6 +78,20 @@ def measurement(config: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in flat(config)
         if _below(key, MEASUREMENT) and not _below(key, _NOT_MEASURED) and key.rpartition(".")[2] != "_convert_"
     }
+
+
+def samples_drawn_by(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of `measurement`, what decides the samples themselves. Metrics say in their names what they measure by."""
+    return {key: value for key, value in measurement(config).items() if not _below(key, ("metric",))}
+
+
+def samples_hash(config: Mapping[str, Any]) -> str:
+    """Eight hex digits that name how samples are drawn: seeds of one configuration are averaged where it is alike."""
+    return _hash(samples_drawn_by(config))
+
+
+def _hash(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, allow_nan=True).encode()).hexdigest()[:8]
 
 
 def _below(key: str, settings: Iterable[str]) -> bool:
