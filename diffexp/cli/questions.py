@@ -79,6 +79,7 @@ class Question:
         self, step: int, nfe: int, metrics: Mapping[str, float], diagnostics: Mapping[str, Any]
     ) -> dict[str, Any]:
         """What is written."""
+        words = [word for word in HydraConfig.get().overrides.task if not word.startswith("run=")]
         return {
             "sampler": self.sampler,
             **sampler_settings(self.settings["sampler"]),
@@ -89,7 +90,7 @@ class Question:
             "metrics": metrics,
             "diagnostics": diagnostics,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": f"diffexp evaluate {shlex.join(HydraConfig.get().overrides.task)}",
+            "command": f"diffexp evaluate {shlex.join([f'run={self.run.path}', *words])}",
             "versions": versions(),
         }
 
