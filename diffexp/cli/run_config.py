@@ -67,7 +67,7 @@ def run_on_trained(
 def with_runs(words: Sequence[str], weights: str) -> list[str]:
     """The arguments with each run by its path: `study=` becomes its finished runs, and a pattern what matches it.
 
-    Several runs make a sweep, with -m added where it is missing.
+    A study, or several runs, make a sweep: -m is added where it is missing.
 
     Args:
         words: As typed.
@@ -89,7 +89,8 @@ def with_runs(words: Sequence[str], weights: str) -> list[str]:
     for run in runs:
         find_run(run)
     others = [word for word in words if not word.startswith(("run=", "study="))]
-    sweep = [] if len(runs) == 1 or any(word in _SWEEP for word in words) else ["-m"]
+    several = len(runs) > 1 or typed is None
+    sweep = ["-m"] if several and not any(word in _SWEEP for word in words) else []
     return [*sweep, f"run={','.join(map(quoted, runs))}", *others]
 
 

@@ -159,7 +159,7 @@ def train(cfg: DictConfig, group: Group, name: str | None = None) -> None:
 
     def announce(line: str | None) -> None:
         if line or name:
-            print(line or name, flush=True)
+            print(f"{line}{evaluate_instead(directory, cfg)}" if line else name, flush=True)
 
     try:
         if not train_alone(lambda: _job(cfg, directory), directory, _images(cfg), group, announce, on_failure):

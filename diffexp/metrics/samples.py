@@ -50,12 +50,13 @@ class NoMetric(Metric):
         return lambda generate: {}
 
 
+@dataclass(frozen=True)
 class SampleMetric(Metric):
     """Frechet distance and KID of samples from the training set, on one kind of features or on several.
 
     Each sample is drawn once, whatever is measured on it.
 
-    Args:
+    Attributes:
         features: What the images are compared by: one recipe, or several by name.
         count: Number of samples: one number for all features, or one for each by its name. Features of a smaller
             count are measured on the first samples.
@@ -67,24 +68,31 @@ class SampleMetric(Metric):
         UserError: A count is missing, too small or of no features, or an entry is neither a recipe nor a metric.
     """
 
-    def __init__(
-        self,
-        features: FeatureRecipe | Mapping[str, FeatureRecipe] | None = None,
-        count: int | Mapping[str, int] | None = None,
-        batch: int = 500,
-        cache: str | None = None,
-        also: Mapping[str, Metric] | None = None,
-    ) -> None:
-        self.recipes = {"": features} if isinstance(features, FeatureRecipe) else dict(features or {})
-        self.counts = dict(count) if isinstance(count, Mapping) else dict.fromkeys(self.recipes, count)
-        self.batch, self.cache, self.also = batch, cache, dict(also or {})
+    features: FeatureRecipe | Mapping[str, FeatureRecipe] | None = None
+    count: int | Mapping[str, int] | None = None
+    batch: int = 500
+    cache: str | None = None
+    also: Mapping[str, Metric] | None = None
+
+    def __post_init__(self) -> None:
         _require_recipes(self.recipes)
-        _require_counts(self.counts, self.recipes, "metric.count.{}" if isinstance(count, Mapping) else "metric.count")
-        if not isinstance(cast(object, batch), int) or batch < 1:
-            raise UserError(f"metric.batch={batch}: must be the number of samples drawn at once. Try 500.")
-        for name, metric in cast(Mapping[str, object], self.also).items():
+        key = "metric.count.{}" if isinstance(self.count, Mapping) else "metric.count"
+        _require_counts(self.counts, self.recipes, key)
+        if not isinstance(cast(object, self.batch), int) or self.batch < 1:
+            raise UserError(f"metric.batch={self.batch}: must be the number of samples drawn at once. Try 500.")
+        for name, metric in cast(Mapping[str, object], self.also or {}).items():
             if not isinstance(metric, Metric):
                 raise UserError(f"metric.also.{name}={metric}: must be a metric. Give metric.also.{name}._target_=.")
+
+    @property
+    def recipes(self) -> Mapping[str, FeatureRecipe]:
+        """The features by name, "" for the only ones."""
+        return {"": self.features} if isinstance(self.features, FeatureRecipe) else self.features or {}
+
+    @property
+    def counts(self) -> Mapping[str, int | None]:
+        """The number of samples of each of the features."""
+        return self.count if isinstance(self.count, Mapping) else dict.fromkeys(self.recipes, self.count)
 
     def validate(self, data: Data) -> None:
         """Require 2 images or more of each split, and features that can be computed (see the recipes).
@@ -101,7 +109,7 @@ class SampleMetric(Metric):
             )
         for recipe in self.recipes.values():
             recipe.refuse(data)
-        for metric in self.also.values():
+        for metric in (self.also or {}).values():
             metric.validate(data)
 
     def prepare(self, data: Data, device: torch.device) -> PreparedMetric:
@@ -122,7 +130,7 @@ class SampleMetric(Metric):
                 )
             prepared[each.name] = each
             print(each.summary(), flush=True)
-        also = [metric.prepare(data, device) for metric in self.also.values()]
+        also = [metric.prepare(data, device) for metric in (self.also or {}).values()]
         if len(prepared) == 1 and not also:
             return next(iter(prepared.values()))
         return PreparedTogether(tuple(prepared.values()), tuple(also), self.batch)

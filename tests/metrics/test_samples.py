@@ -245,7 +245,7 @@ def test_every_choice_in_conf_builds(tmp_path: Path) -> None:
     built = {}
     for path in CONF.glob("*.yaml"):
         config = OmegaConf.merge({"cache": str(tmp_path)}, {"metric": OmegaConf.load(path)})
-        built[path.stem] = hydra.utils.instantiate(config).metric
+        built[path.stem] = hydra.utils.instantiate(config.metric)
     assert built.keys() == {"none", "classifier", "inception"}
     assert isinstance(built["none"], NoMetric)
     assert built["classifier"].counts == {"classifier": 1000}
