@@ -143,6 +143,14 @@ def test_evaluating_a_run_of_0_1_repeats_its_validation(
         assert math.isclose(values[key], final[key], rel_tol=1e-5), key
 
 
+def test_a_run_of_0_1_is_measured_by_its_best_weights_and_other_metrics(stored: Path) -> None:
+    (run,) = stored.glob("v-native-*/seed=0")
+    words = [f"run={run}", "weights=best", "likelihood.count=0", "metric.count=66", f"cache={stored}/cache"]
+    assert main(["evaluate", *words, "sampler=heun", "sampler.steps=2"]) == 0
+    (file,) = (run / "evaluations").glob("heun-2-best-*.json")
+    assert "fd/classifier_66" in json.loads(file.read_text())["metrics"]
+
+
 def test_sampling_from_a_run_of_0_1_gives_the_images_it_gave(stored: Path) -> None:
     """Against the grid that 0.1 drew at the end of the training, of the same noise and weights."""
     from PIL import Image

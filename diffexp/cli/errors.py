@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import yaml
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import (
     HydraException,
@@ -71,6 +72,11 @@ def composition_mistake(error: Exception, overrides: Sequence[str], compose: Cal
         return _unreadable(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         return _unknown_choice(error.missing_cfg_file, error.options, overrides)
+    if one_of_several := re.match(r"In '[^']+': Could not load '(.+)/([^/']+)'", str(error)):
+        group, name = one_of_several.groups()
+        there = GlobalHydra.instance().config_loader().get_group_options(group)
+        wrong = f"{group}=[...,{name}]: there is no {name} in {group}.{did_you_mean(name, there)}"
+        return f"{wrong} Choices: {', '.join(there)}."
     if sweep := re.match(r"Ambiguous value for argument '(.+)'\n", str(error)):
         return _sweep_without_flag(sweep[1])
     if unknown := re.match(r"Could not override '([^']+)'", str(error)):

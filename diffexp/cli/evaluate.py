@@ -1,58 +1,117 @@
-"""`diffexp evaluate run=...`: a trained run measured again, with another sampler or metric if one is named."""
+"""`diffexp evaluate run=...`: trained runs measured again, with other samplers or metrics if they are named."""
 
-from collections.abc import Sequence
-from typing import cast
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
+
+if TYPE_CHECKING:
+    from diffexp.cli.load_run import Trained
+    from diffexp.cli.questions import Question
 
 
 def main(argv: Sequence[str]) -> int:
     """The command's exit code."""
+    from diffexp.cli.questions import Question, print_table
     from diffexp.cli.run_config import run_on_trained
 
-    return run_on_trained(evaluate, "evaluate", argv, ("sampler", "metric"), ("sampling", "cache"), check)
+    asked: list[Question] = []
+
+    def ask(cfg: DictConfig) -> None:
+        asked.append(Question.of(cfg))
+
+    code = run_on_trained(evaluate, "evaluate", argv, ("sampler", "metric"), ("sampling", "cache"), check, ask)
+    if len(asked) > 1:
+        print_table(asked)
+    return code
 
 
 def check(cfg: DictConfig) -> None:
-    """Refuse settings of the likelihood, and weights, that cannot be had.
+    """Require settings with which something can be measured.
 
     Raises:
         ValueError: Names the setting as typed, and what it may be.
+        FileNotFoundError: There is no such run, or it has no such weights.
     """
+    from diffexp.cli.load_run import require_measurable
+    from diffexp.cli.run_config import require_one_output
     from diffexp.cli.schema import refuse_likelihood, refuse_weights
+    from diffexp.errors import UserError
 
     refuse_weights(cfg)
     refuse_likelihood(cfg)
+    if cfg.again not in (True, False):
+        raise UserError(f"again={cfg.again}: must be true or false.")
+    require_one_output(cfg)
+    require_measurable(cfg)
 
 
 def evaluate(cfg: DictConfig) -> None:
-    """Print the belief errors, bits/dim and the sample metrics, and write them as JSON."""
+    """Print the prediction errors, bits/dim and the sample metrics, and record them.
+
+    A question that has been asked of the same weights before is printed from its record, unless `again=true`. With
+    `out=` it is always measured, and written there instead.
+    """
     from hydra.utils import instantiate
 
-    from diffexp.cli import build
     from diffexp.cli.diagnostics import Diagnostics
-    from diffexp.cli.likelihoods import bits_per_dim
     from diffexp.cli.load_run import trained
-    from diffexp.cli.run_config import output
+    from diffexp.cli.questions import Question
+    from diffexp.cli.run_config import require_writable
     from diffexp.io.files import write_text
     from diffexp.io.jsonio import strict_json
+    from diffexp.io.redact import without_secrets
 
-    out = output(cfg, "evaluation.json")
+    question = Question.of(cfg)
     diagnostics = cast(Diagnostics, instantiate(cfg.diagnostics))
+    if cfg.out:
+        require_writable(Path(cfg.out))
     run = trained(cfg)
-    held = run.parts.held_out()
-    found = held.measure(run.denoiser)
-    found |= {f"{name}/optimum": value for name, value in held.optimum.items()}
-    found |= bits_per_dim(run, cfg.likelihood)
-    found |= build.prepared_metric(run.cfg, run.parts, run.device)(run.samples())
-    for name, value in found.items():
-        if "/lam_" not in name and not name.endswith(("/stderr", "/optimum")):
-            scatter, best = found.get(f"{name}/stderr"), found.get(f"{name}/optimum")
-            said = f" +- {scatter:.2g}" if scatter is not None else ""
-            print(f"{name:<34} {value:.6g}{said}" + (f"  (best possible: {best:.6g})" if best is not None else ""))
-    settings = {key: OmegaConf.to_container(run.cfg[key], resolve=True) for key in ("sampler", "metric")}
-    settings["likelihood"] = OmegaConf.to_container(cfg.likelihood)
-    told = {"weights": cfg.weights, "step": run.step, "nfe": run.parts.sampler.nfe, **settings, "metrics": found}
-    told["diagnostics"] = diagnostics(run, out.parent)
-    write_text(out, strict_json(told, indent=2) + "\n")
-    print(out)
+    file = Path(cfg.out) if cfg.out else require_writable(question.file(run.step))
+    if not cfg.out and not cfg.again and (record := question.measured(run.step)):
+        _print(cast(Mapping[str, Any], record["metrics"]))
+        print(f"{file}: measured before; again=true measures it again")
+        return
+    metrics = _without_samples(cfg, run) | _of_samples(run, question)
+    _print(metrics)
+    nfe = run.parts.sampler.nfe
+    found = diagnostics(run, file.parent if cfg.out else question.run.path)
+    write_text(file, without_secrets(strict_json(question.record(run.step, nfe, metrics, found), indent=2)) + "\n")
+    print(file)
+
+
+def _without_samples(cfg: DictConfig, run: "Trained") -> dict[str, float]:
+    """What depends on neither sampler nor metric, measured once per process."""
+    from diffexp.cli.likelihoods import bits_per_dim
+
+    t_start = run.cfg.sampling.t_start
+    asked = [str(Path(cfg.run).resolve()), cfg.weights, run.step, OmegaConf.to_container(cfg.likelihood), t_start]
+    if (key := json.dumps(asked)) not in _measured:
+        held = run.parts.held_out()
+        found = held.measure(run.denoiser)
+        found |= {f"{name}/optimum": value for name, value in held.optimum.items()}
+        _measured[key] = found | bits_per_dim(run, cfg.likelihood)
+    return dict(_measured[key])
+
+
+_measured: dict[str, dict[str, float]] = {}
+
+
+def _of_samples(run: "Trained", question: "Question") -> dict[str, float]:
+    from diffexp.cli import build
+
+    if question.settings["metric"] is None:
+        return {}
+    return build.prepared_metric(run.cfg, run.parts, run.device)(run.samples())
+
+
+def _print(metrics: Mapping[str, float | None]) -> None:
+    for name, value in metrics.items():
+        if "/lam_" in name or name.endswith(("/stderr", "/optimum")):
+            continue
+        stderr, best = metrics.get(f"{name}/stderr"), metrics.get(f"{name}/optimum")
+        scatter = f" +- {stderr:.2g}" if stderr is not None else ""
+        shown = "nan" if value is None else f"{value:.6g}"
+        print(f"{name:<34} {shown}{scatter}" + (f"  (best possible: {best:.6g})" if best is not None else ""))

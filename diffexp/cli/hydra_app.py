@@ -29,6 +29,7 @@ from omegaconf import DictConfig
 from diffexp.cli.config import conf_dir
 from diffexp.cli.errors import ToldError, raise_in_full, task_mistake
 from diffexp.cli.sweep import (
+    Before,
     Check,
     MistakeError,
     RememberingLoader,
@@ -42,7 +43,13 @@ Task = Callable[[DictConfig], Any]
 
 
 def run_hydra_app(
-    task: Task, config_name: str, argv: Sequence[str], *checks: Check, name: str | None = None, launch: bool = True
+    task: Task,
+    config_name: str,
+    argv: Sequence[str],
+    *checks: Check,
+    name: str | None = None,
+    launch: bool = True,
+    before: Before | None = None,
 ) -> int:
     """Runs the task as Hydra would, on the command line `diffexp <config_name> <argv>`.
 
@@ -55,6 +62,7 @@ def run_hydra_app(
             where a sweeper finds its jobs as it goes.
         name: The command's name, where it is not the configuration's.
         launch: False to leave it at the checks; a sweeper that finds its jobs as it goes is then refused.
+        before: Called with the overrides of a job before it is composed.
 
     Returns:
         The exit code: 0, 1 for a failed job of a launcher, 2 for a mistake in the command line, that of a
@@ -75,8 +83,8 @@ def run_hydra_app(
             args = parser.parse_intermixed_args(list(argv))
             _refuse(args)
             if args.cfg or args.info or args.help or args.hydra_help or args.shell_completion:
-                return _show(args, parser, task, args.config_name or config_name)
-            return _run(args, task, args.config_name or config_name, checks, launch)
+                return _show(args, parser, task, args.config_name or config_name, before)
+            return _run(args, task, args.config_name or config_name, checks, launch, before)
         except SystemExit as end:  # argparse, and Hydra after --help
             return end.code if isinstance(end.code, int) else int(end.code is not None)
         except MistakeError as error:
@@ -108,9 +116,9 @@ def finished(cfg: DictConfig) -> str | None:
     return own(cfg) if own else None
 
 
-def _show(args: Namespace, parser: ArgumentParser, task: Task, config_name: str) -> int:
+def _show(args: Namespace, parser: ArgumentParser, task: Task, config_name: str, before: Before | None) -> int:
     """What only shows something is Hydra's own, after a look at the overrides."""
-    with _opened(args, task, config_name) as app:
+    with _opened(args, task, config_name, before) as app:
         if args.hydra_help:
             app.hydra_help(config_name, parser, args)
             return 0
@@ -130,8 +138,10 @@ def _show(args: Namespace, parser: ArgumentParser, task: Task, config_name: str)
     return 0
 
 
-def _run(args: Namespace, task: Task, config_name: str, checks: Sequence[Check], launch: bool) -> int:
-    with _opened(args, task, config_name) as app:
+def _run(
+    args: Namespace, task: Task, config_name: str, checks: Sequence[Check], launch: bool, before: Before | None
+) -> int:
+    with _opened(args, task, config_name, before) as app:
         overrides: list[str] = args.overrides
         top = compose_top(app, config_name, overrides, RunMode.MULTIRUN)
         mode: RunMode = RunMode.MULTIRUN if args.multirun else top.hydra.mode or RunMode.RUN
@@ -191,13 +201,13 @@ def _argv(argv: list[str]) -> Generator[None, None, None]:
 
 
 @contextmanager
-def _opened(args: Namespace, task: Task, name: str) -> Generator[Hydra, None, None]:
+def _opened(args: Namespace, task: Task, name: str, before: Before | None) -> Generator[Hydra, None, None]:
     """Hydra with the search path that `hydra.main` would give it, and a loader that remembers."""
     path = create_automatic_config_search_path(None, task.__module__, args.config_path or str(conf_dir()))
     if args.config_dir is not None:
         folder = f"file://{os.path.abspath(args.config_dir)}"  # noqa: PTH100
         path.prepend("command-line", folder, anchor=SearchPathQuery(provider="schema"))
-    app = Hydra(name, RememberingLoader(path))
+    app = Hydra(name, RememberingLoader(path, before))
     GlobalHydra.instance().clear()
     GlobalHydra.instance().initialize(app)
     try:

@@ -13,7 +13,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from diffexp.runs.directory import RunDirectory, config_hash
+from diffexp.runs.directory import RunDirectory, config_hash, samples_hash
 
 GROUPS = ("target", "weighting", "schedule", "times", "data", "network", "optimizer", "sampler", "metric")
 _VERSIONS = ("diffexp", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "wandb", "diffusers", "numpy")
@@ -43,11 +43,17 @@ def identity(cfg: DictConfig, chosen: Mapping[str, str], directory: RunDirectory
         "study": str(cfg.study),
         "seed": int(cfg.seed),
         "config_hash": directory.config_hash,
+        "samples_hash": samples_hash(plain(cfg)),
         "command": command(),
         "git": git_state(Path(__file__)),
-        "versions": {name: version(name) for name in _VERSIONS} | {"python": platform.python_version()},
+        "versions": versions(),
         "max_images": int(cfg.trainer.max_steps) * int(cfg.training.batch_size),
     }
+
+
+def versions() -> dict[str, str]:
+    """What the numbers were computed with."""
+    return {name: version(name) for name in _VERSIONS} | {"python": platform.python_version()}
 
 
 def command() -> str:

@@ -41,7 +41,7 @@ def built(node: DictConfig, kind: type[T], where: str) -> T:
         InstantiationException: A name cannot be found, or the class refuses its arguments.
     """
     refuse_other_kinds(node, kind, where)
-    made = instantiate(node)
+    made = instantiate(node, _convert_="all")
     if not isinstance(made, kind):
         raise ValueError(f"{where}: {_name(kind)} was expected, and this makes a {type(made).__name__}.")
     return made

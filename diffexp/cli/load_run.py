@@ -10,7 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from diffexp.cli import build
 from diffexp.cli.run_config import find_run
 from diffexp.denoiser import Denoiser
-from diffexp.training.load import read_weights
+from diffexp.runs.study import Run
+from diffexp.training.load import read_weights, weights_file
 from diffexp.training.samples import Samples
 from diffexp.training.setup import Setup
 
@@ -45,16 +46,37 @@ def trained(cfg: DictConfig) -> Trained:
         ValueError: Its weights cannot be read, or are those of another configuration.
     """
     run = find_run(cfg.run)
-    own = OmegaConf.create(run.config)
     step, weights = read_weights(run, cfg.weights)
-    said = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
-    merged = {key: said[key] for key in ("sampling", "trainer", "cache") if key in said}
-    replaced = cast(DictConfig, OmegaConf.merge(own, merged))
-    replaced.update({key: said[key] for key in ("sampler", "metric") if key in said})
-    chosen = {key: str(value) for key, value in run.record.items()}
-    device = build.device(cfg)
-    parts = build.setup(replaced, chosen).to(device)
+    replaced, device = configuration(run, cfg), build.device(cfg)
+    parts = build.setup(replaced, choices(run)).to(device)
     denoiser = parts.denoiser(int(replaced.seed), device)
     denoiser.network.load_state_dict(weights)
     denoiser.network.requires_grad_(False).eval()
     return Trained(replaced, parts, denoiser, device, step, run.record)
+
+
+def configuration(run: Run, cfg: DictConfig) -> DictConfig:
+    """The run's configuration, with what the command line replaced of its measurement."""
+    given = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    merged = {key: given[key] for key in ("sampling", "trainer", "cache") if key in given}
+    replaced = cast(DictConfig, OmegaConf.merge(OmegaConf.create(run.config), merged))
+    replaced.update({key: given[key] for key in ("sampler", "metric") if key in given})
+    return replaced
+
+
+def choices(run: Run) -> dict[str, str]:
+    """Which file was taken of each group, as the run's record says."""
+    return {key: str(value) for key, value in run.record.items()}
+
+
+def require_measurable(cfg: DictConfig) -> None:
+    """Require what can be found out without reading weights: that they are there, and that the parts fit together.
+
+    Raises:
+        FileNotFoundError: There is no such run, or it has no such weights.
+        ValueError: The sampler cannot be used on the run's schedule, or a setting is wrong.
+    """
+    run = find_run(cfg.run)
+    weights_file(run, str(cfg.weights))
+    parts = build.setup(configuration(run, cfg), choices(run))
+    parts.metric.validate(parts.data)

@@ -1,4 +1,4 @@
-"""`diffexp sample run=...`: images from a trained run."""
+"""`diffexp sample run=...`: images from trained runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +19,11 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ValueError: `out` is neither .png nor .npz, `count` is no positive number, or there are no such `weights`.
     """
+    from diffexp.cli.run_config import require_one_output
     from diffexp.cli.schema import refuse_weights
 
     refuse_weights(cfg)
+    require_one_output(cfg)
     if cfg.out is not None and Path(cfg.out).suffix not in (".png", ".npz"):
         raise ValueError(f"out={cfg.out}: images are written as a grid to a .png, or as uint8 `images` to an .npz.")
     if not isinstance(cfg.count, int) or cfg.count < 1:

@@ -4,20 +4,25 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.default_element import ResultDefault
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from diffexp.cli.chosen import record_several
 from diffexp.cli.errors import COMPOSITION_ERRORS, composition_mistake, raise_in_full, task_mistake
 from diffexp.io.progress import progress
 
 Check = Callable[[DictConfig], object]
 Compose = Callable[[list[str]], DictConfig]
+Before = Callable[[Sequence[str]], object]
+"""Called with the overrides of a job before it is composed."""
 
 
 class MistakeError(Exception):
@@ -31,8 +36,9 @@ class RememberingLoader(ConfigLoaderImpl):
     launch. What runs is also what was checked, even if a file is edited meanwhile.
     """
 
-    def __init__(self, config_search_path: ConfigSearchPath) -> None:
+    def __init__(self, config_search_path: ConfigSearchPath, before: Before | None = None) -> None:
         super().__init__(config_search_path)
+        self._before = before
         self._composed: dict[tuple[object, ...], DictConfig] = {}
         self._groups: frozenset[str] | None = None
 
@@ -62,10 +68,20 @@ class RememberingLoader(ConfigLoaderImpl):
     ) -> DictConfig:
         key = (config_name, *overrides, run_mode, validate_sweep_overrides)
         if key not in self._composed:
+            if self._before:
+                self._before(overrides)
             self._composed[key] = super().load_configuration(
                 config_name, overrides, run_mode, from_shell, validate_sweep_overrides
             )
+            record_several(self._composed[key], self._chosen)
         return copy.deepcopy(self._composed[key])
+
+    def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
+        self._chosen: dict[str, list[str]] = {}
+        for default in defaults:
+            group, _, name = str(default.config_path).rpartition("/")
+            self._chosen.setdefault(group, []).append(name)
+        return super()._compose_config_from_defaults_list(defaults, repo)
 
 
 def expand_sweep(hydra: Hydra, sweep: DictConfig) -> list[list[str]] | None:

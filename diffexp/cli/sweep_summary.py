@@ -52,7 +52,8 @@ class Outcomes:
         """Print a table of a sweep: every run with its state, the failed ones last and with what repeats them."""
         if len(self._runs) < 2:
             return
-        states = [(_state(directory, images), directory) for directory, images in self._runs]
+        once = {directory.path: (directory, images) for directory, images in self._runs}  # two jobs may be one run
+        states = [(_state(directory, images), directory) for directory, images in once.values()]
         states.sort(key=lambda each: _ORDER.index(each[0]))
         for state, directory in states:
             print(f"{state:<12} {directory.path}")

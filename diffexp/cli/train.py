@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from diffexp.cli.errors import ToldError
 from diffexp.cli.identity import chosen_files, command, identity, plain, run_directory
+from diffexp.cli.measured_alike import OneRunTwice, evaluate_instead, note_other_seeds
 from diffexp.cli.sweep_summary import Outcomes
 from diffexp.errors import UserError
 from diffexp.io.files import why_unwritable
@@ -45,7 +46,9 @@ def main(argv: Sequence[str]) -> int:
                 raise
 
     try:
-        code = run_hydra_app(task, "train", argv, check, prepare, lambda cfg: outcomes.expect(cfg, chosen_files()))
+        code = run_hydra_app(
+            task, "train", argv, check, OneRunTwice(), prepare, lambda cfg: outcomes.expect(cfg, chosen_files())
+        )
     finally:
         outcomes.tell()
         group.end(code)
@@ -56,7 +59,9 @@ def finished(cfg: DictConfig) -> str | None:
     """A line that says so if there is nothing left to do for this configuration, else None."""
     from diffexp.training.fit import finished
 
-    return finished(run_directory(cfg, chosen_files()), _images(cfg))
+    directory = run_directory(cfg, chosen_files())
+    line = finished(directory, _images(cfg))
+    return line and f"{line}{evaluate_instead(directory, cfg)}"
 
 
 def _images(cfg: DictConfig) -> int:
@@ -102,10 +107,11 @@ def check(cfg: DictConfig) -> None:
     if finished(cfg):
         return
     _require_longer(cfg, directory)
+    note_other_seeds(directory, cfg)
     if trouble := why_unwritable(directory.path):
         raise UserError(f"root={cfg.root}: {trouble}. Set root= to a folder that can be written.")
     parts, device = build.setup(cfg, chosen), build.device(cfg)
-    parts.metric.refuse(parts.data)
+    parts.metric.validate(parts.data)
     for line in advice(cfg, chosen, parts.objective, parts.schedule, parts.times):
         if line not in _advised:
             _advised.add(line)
@@ -153,7 +159,7 @@ def train(cfg: DictConfig, group: Group, name: str | None = None) -> None:
 
     def announce(line: str | None) -> None:
         if line or name:
-            print(line or name, flush=True)
+            print(f"{line}{evaluate_instead(directory, cfg)}" if line else name, flush=True)
 
     try:
         if not train_alone(lambda: _job(cfg, directory), directory, _images(cfg), group, announce, on_failure):

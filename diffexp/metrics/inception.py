@@ -97,7 +97,7 @@ def find_weights(weights: str | Path | None) -> Path:
     if not path.is_file():
         raise FileNotFoundError(
             f"metric=inception: there is no weights file {path}. Put {WEIGHTS} ({HOME}) there, or name the "
-            "file with metric.features.weights=PATH; metric=classifier needs no file."
+            "file with metric.features.inception.weights=PATH; metric=classifier needs no file."
         )
     return path
 
@@ -113,13 +113,13 @@ def checked_sha256(path: Path) -> str:
     named = re.search(r"-([0-9a-f]{8,64})\.[^.]+$", path.name)
     if named is None:
         raise ValueError(
-            f"metric.features.weights={path}: the file's name must end in the first 8 digits of its sha256, "
+            f"metric.features.inception.weights={path}: the file's name must end in the first 8 digits of its sha256, "
             f"as {WEIGHTS} does, so that a metric cannot be named after other weights. Rename the file to "
             f"{path.stem}-{actual[:8]}{path.suffix} if these are the weights you mean."
         )
     if not actual.startswith(named[1]):
         raise ValueError(
-            f"metric.features.weights={path}: its sha256 begins with {actual[:8]}, not with {named[1]} as "
+            f"metric.features.inception.weights={path}: its sha256 begins with {actual[:8]}, not with {named[1]} as "
             f"its name says: it is damaged or another file. Fetch it again; {WEIGHTS} is at {HOME}."
         )
     return actual
@@ -129,7 +129,7 @@ def _load(path: Path) -> nn.Module:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"metric.features.weights={path} holds no PyTorch weights: {error}") from error
+        raise ValueError(f"metric.features.inception.weights={path} holds no PyTorch weights: {error}") from error
     # torch-fidelity unpickles whatever it is given, so it is given what has just been read without that
     safe = io.BytesIO()
     torch.save(state, safe)
@@ -137,7 +137,9 @@ def _load(path: Path) -> nn.Module:
     try:
         return _extractor()("inception-v3-compat", ["2048"], feature_extractor_weights_path=safe)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"metric.features.weights={path} fits no Inception of torch-fidelity: {error}") from error
+        raise ValueError(
+            f"metric.features.inception.weights={path} fits no Inception of torch-fidelity: {error}"
+        ) from error
 
 
 def _extractor() -> Callable[..., nn.Module]:

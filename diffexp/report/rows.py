@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from diffexp.runs.directory import identity
+from diffexp.runs.directory import identity, measurement
 from diffexp.runs.state import state_of
 from diffexp.runs.study import Run
 
@@ -120,7 +120,7 @@ def short(key: str, keys: Sequence[str]) -> str:
 
 def group_rows(runs: Iterable[Run]) -> list[Row]:
     """Runs as rows, in a readable order: by target as documented, then by the other varying keys."""
-    groups = {name: tuple(group) for name, group in groupby(runs, key=lambda run: run.name)}
+    groups = _sampled_alike(runs)
     choices = {name: _choices(group) for name, group in groups.items()}
     found = {name: settings(group) for name, group in groups.items()}
     known = [name for name in groups if choices[name]]
@@ -142,6 +142,18 @@ def group_rows(runs: Iterable[Run]) -> list[Row]:
         for name, group in groups.items()
     ]
     return sorted(rows, key=lambda row: (not row.choices, [_order(row, key) for key in keys], row.name))
+
+
+def _sampled_alike(runs: Iterable[Run]) -> dict[str, tuple[Run, ...]]:
+    """Runs by the name of their directory; those whose samples are drawn otherwise by "<name> #2", and so on."""
+    found: dict[str, tuple[Run, ...]] = {}
+    for name, group in groupby(runs, key=lambda run: run.name):
+        alike: dict[str, list[Run]] = {}
+        for run in group:
+            alike.setdefault(run.text("samples_hash") or next(iter(alike), ""), []).append(run)
+        for number, part in enumerate(alike.values(), 1):
+            found[name if number == 1 else f"{name} #{number}"] = tuple(part)
+    return found
 
 
 def _without_repeats(keys: Sequence[str], tables: Mapping[str, Mapping[str, str]]) -> list[str]:
@@ -196,10 +208,10 @@ def common_settings(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def settings(runs: Sequence[Run]) -> dict[str, str]:
-    """What decides a row's numbers, flat, as text; see `diffexp.runs.directory.identity`."""
+    """What decides a row's numbers, flat, as text; see `diffexp.runs.directory.identity` and `measurement`."""
     empty: Mapping[str, Any] = {}
     config = next((run.config for run in runs if run.config), empty)
-    return {key: text(value) for key, value in identity(config).items()}
+    return {key: text(value) for key, value in (identity(config) | measurement(config)).items()}
 
 
 def text(value: object) -> str:

@@ -28,8 +28,13 @@ from diffexp.io import files
 from diffexp.io.jsonio import read_json, read_yaml, strict_json
 from diffexp.io.redact import without_secrets
 
-#: What a configuration is *not* identified by: where it is kept and watched (root, study, logger, cache,
-#: checkpoint, hydra), what may change between two starts of the same run (fail_fast, trainer.max_steps:
+#: How the samples of a trained network are drawn and measured. None of it enters the training, so none of it is
+#: a part of what a run is: `diffexp evaluate` measures one run by many samplers and metrics. `validation` is identity:
+#: it decides the held-out draws of every `val/*` and which weights are the best.
+MEASUREMENT = ("sampler", "metric", "sampling")
+
+#: What a configuration is *not* identified by: its `MEASUREMENT`, where it is kept and watched (root, study, logger,
+#: cache, checkpoint, hydra), what may change between two starts of the same run (fail_fast, trainer.max_steps:
 #: raising it extends the run), the seed (it has a level of its own), and on which device it runs. Each entry
 #: stands for itself and all below it. `compute.precision` is identity, since bfloat16 moves the numbers, and
 #: `data.path` too: two files are two data sets, and a second directory costs less than a mixed one.
@@ -47,25 +52,51 @@ NOT_IDENTITY = (
     "trainer.devices",
     "trainer.num_nodes",
     "trainer.strategy",
-    "metric.cache",
     "compute.channels_last",
     "compute.compile",
+    *MEASUREMENT,
 )
+
+#: Of `MEASUREMENT`, what moves no number.
+_NOT_MEASURED = ("metric.cache", "metric.batch", "sampling.every", "sampling.grid")
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """Eight hex digits that name a configuration, whatever the order of its keys; see `NOT_IDENTITY`."""
-    text = json.dumps(identity(config), sort_keys=True, allow_nan=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return _hash(identity(config))
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a configuration that decides what is computed, flat: {"optimizer.lr": 1e-4, ...}."""
+    return {key: value for key, value in flat(config) if not _below(key, NOT_IDENTITY)}
+
+
+def measurement(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that decides the numbers of a trained network's samples, flat."""
     return {
         key: value
         for key, value in flat(config)
-        if not any(key == left_out or key.startswith(f"{left_out}.") for left_out in NOT_IDENTITY)
+        if _below(key, MEASUREMENT) and not _below(key, _NOT_MEASURED) and key.rpartition(".")[2] != "_convert_"
     }
+
+
+def samples_drawn_by(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of `measurement`, what decides the samples themselves. Metrics say in their names what they measure by."""
+    return {key: value for key, value in measurement(config).items() if not _below(key, ("metric",))}
+
+
+def samples_hash(config: Mapping[str, Any]) -> str:
+    """Eight hex digits that name how samples are drawn: seeds of one configuration are averaged where it is alike."""
+    return _hash(samples_drawn_by(config))
+
+
+def _hash(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, allow_nan=True).encode()).hexdigest()[:8]
+
+
+def _below(key: str, settings: Iterable[str]) -> bool:
+    """Whether a dotted key is one of the settings or lies below one."""
+    return any(key == setting or key.startswith(f"{setting}.") for setting in settings)
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:

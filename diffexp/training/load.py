@@ -102,17 +102,28 @@ def read_weights(run: Run, which: str) -> tuple[int, Mapping[str, Tensor]]:
     Raises:
         UserError: The run has none, or they cannot be read, or are those of another configuration.
     """
-    if which not in ("last", "best"):
-        raise UserError(f"weights={which}: choose last or best.")
+    file = weights_file(run, which)
     if which == "best":
-        weights = Weights.read(_file(run, "best.safetensors", "at its first validation"), run.config)
+        weights = Weights.read(file, run.config)
         return weights.step, weights.tensors
-    file = _file(run, "last.ckpt", "every checkpoint.every_n_steps and at its end")
     checkpoint = read_checkpoint(file, run.config)
     state: Mapping[str, Tensor] = checkpoint["state_dict"]
     prefix = "ema.network."
     averaged = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
     return int(checkpoint["global_step"]), averaged
+
+
+def weights_file(run: Run, which: str) -> Path:
+    """The file that holds the "last" or the "best" weights.
+
+    Raises:
+        UserError: The run has none, or it is a link out of the study.
+    """
+    if which not in ("last", "best"):
+        raise UserError(f"weights={which}: choose last or best.")
+    if which == "best":
+        return _file(run, "best.safetensors", "at its first validation")
+    return _file(run, "last.ckpt", "every checkpoint.every_n_steps and at its end")
 
 
 def _file(run: Run, name: str, when: str) -> Path:

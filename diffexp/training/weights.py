@@ -53,7 +53,7 @@ class Weights:
                 said = cast(Mapping[str, Any], json.loads(file.metadata()["diffexp"]))
                 names: list[str] = file.keys()
                 tensors = {name: file.get_tensor(name) for name in names}
-            theirs, weights = said["config"], cls(tensors, int(said["step"]), float(said["value"]))
+            theirs, weights = identity(said["config"]), cls(tensors, int(said["step"]), float(said["value"]))
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             why = " ".join(f"{type(error).__name__}: {error}".split())[:160]
             raise UserError(f"{path} cannot be read as weights of a run ({why}). Move it away.") from error

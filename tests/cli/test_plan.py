@@ -197,7 +197,7 @@ def test_a_repeated_job_counts_once(capsys: pytest.CaptureFixture[str]) -> None:
         ["study=a/b"],
         ["trainer.accelerator=tpu"],
         ["metric=classifier", "data=gaussian"],
-        ["metric=inception", "metric.features.weights=nowhere.pth"],
+        ["metric=inception", "metric.features.inception.weights=nowhere.pth"],
         ["--resolve"],
     ],
 )

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from hydra.core.config_store import ConfigStore
 
 from diffexp.cli.main import main
+from diffexp.runs.evaluations import read_evaluations
 from diffexp.runs.study import read_study
 
 TINY = (
@@ -37,11 +39,11 @@ def float32() -> None:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The study of one run with a metric and one without."""
+    """The study of one run with a metric and one, of another target, without."""
     root = tmp_path_factory.mktemp("trained")
     line = ["train", f"root={root}", "study=s", *TINY, f"cache={root}/cache", "sampling.clip=false"]
     assert main(line) == 0
-    assert main([*(word for word in line if not word.startswith("metric")), "metric=none"]) == 0
+    assert main([*(word for word in line if not word.startswith("metric")), "metric=none", "target=v"]) == 0
     return root / "s"
 
 
@@ -69,8 +71,10 @@ def test_a_setting_of_the_runs_own_metric_can_be_overridden(
     line = ["evaluate", f"run={run}", f"out={out}", "metric.count=80", "sampler.steps=2", "likelihood.count=0"]
     assert main(line) == 0
     written = json.loads(out.read_text())
-    assert written["metric"]["count"] == 80
-    assert (written["sampler"]["steps"], written["sampler"]["clip"]) == (2, False)
+    assert written["settings"]["metric"]["count"] == {"classifier": 80}
+    assert (written["sampler"], written["steps"], written["clip"], written["nfe"]) == ("ddim", 2, False, 2)
+    sampler = written["settings"]["sampler"]
+    assert (sampler["steps"], sampler["clip"]) == (2, False)
     assert "fd/classifier_80" in written["metrics"]
 
 
@@ -137,6 +141,208 @@ def test_the_runs_own_metric_uses_the_cache_of_the_line(
     metric = lambda *words: settings(capsys, "evaluate", f"run={run}", *words).partition("\nmetric:")[2]  # noqa: E731
     assert "cache: elsewhere" in metric("cache=elsewhere")
     assert f"cache: {study.parent}/cache" in metric()
+
+
+def records(run: Path) -> dict[str, dict]:
+    """By file name."""
+    return {file.name: json.loads(file.read_text()) for file in sorted((run / "evaluations").glob("*.json"))}
+
+
+@pytest.fixture
+def copied(study: Path, tmp_path: Path) -> Path:
+    """The study, to be measured in."""
+    return Path(shutil.copytree(study, tmp_path / "copied"))
+
+
+QUICK = ("likelihood.count=0", "metric=classifier", "metric.count=70")
+
+
+def test_one_command_measures_every_run_of_a_study_with_several_samplers(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    swept = ("sampler=ddim,heun", "sampler.steps=2,3")
+    assert main(["evaluate", f"study={copied}", *QUICK, f"cache={copied}/cache", *swept]) == 0
+    table = capsys.readouterr().out.rpartition("fd/classifier_70")[2]
+    for run in read_study(copied):
+        found = read_evaluations(run)
+        assert [(each.sampler, each.steps, each.nfe, each.step) for each in found] == [
+            ("ddim", 2, 2, 2),
+            ("ddim", 3, 3, 2),
+            ("heun", 2, 3, 2),
+            ("heun", 3, 5, 2),
+        ]
+        assert len({each.metrics["fd/classifier_70"] for each in found}) == 4
+        assert len({each.metrics["val/belief_eps"] for each in found}) == 1
+        assert table.count(f"{run.name}/seed=0") == 4
+        for each in found:
+            assert f"{each.metrics['fd/classifier_70']:.5g}" in table
+    record = next(iter(records(run.path).values()))
+    assert record["command"].startswith("diffexp evaluate run=")
+    assert "torch" in record["versions"]
+    assert record["settings"]["sampler"]["clip"] is False, "the run's own"
+
+
+def test_a_question_asked_again_is_printed_from_its_record(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = run_with(copied, "classifier")
+    line = ["evaluate", f"run={run}", *QUICK, f"cache={copied}/cache", "sampler.steps=2"]
+    assert main(line) == 0
+    (name,) = records(run)
+    file = run / "evaluations" / name
+    record = json.loads(file.read_text())
+    record["metrics"]["fd/classifier_70"] = 12345.0
+    file.write_text(json.dumps(record))
+    capsys.readouterr()
+    assert main([*line[:2], *QUICK, "+metric.batch=35", "sampler=ddim", "sampler.steps=2"]) == 0, (
+        "the same in other words"
+    )
+    out = capsys.readouterr().out
+    assert re.search(r"^fd/classifier_70 +12345$", out, re.M), out
+    assert "measured before; again=true" in out
+    assert main([*line, "again=true"]) == 0
+    assert records(run)[name]["metrics"]["fd/classifier_70"] != 12345.0
+    assert main([*line, "metric.count=71"]) == 0
+    assert main([*line, "weights=best"]) == 0
+    assert len(records(run)) == 3
+
+
+def test_without_a_metric_the_sampler_is_no_part_of_the_question(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_with(copied, "none")
+    for sampler in ("ddim", "heun"):
+        assert main(["evaluate", f"run={run}", "likelihood.count=0", f"sampler={sampler}"]) == 0
+    (record,) = records(run).values()
+    assert (record["sampler"], record["steps"], record["nfe"]) == ("none", None, 0)
+    assert "measured before" in capsys.readouterr().out
+
+
+def test_patterns_and_lists_name_several_runs_with_their_own_settings(
+    copied: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (run.path for run in read_study(copied))
+    monkeypatch.chdir(copied)
+    for words in (
+        [f"run={first.relative_to(copied)},{second.relative_to(copied)}"],
+        ["run=*/seed=0"],
+        ["-m", f"run='{first}','{second}'"],
+    ):
+        assert main(["sample", *words, "count=4", "sampler.steps=1"]) == 0
+        out = capsys.readouterr().out
+        for run in (first, second):
+            assert f"{run}/samples/drawn.png: 4 images" in out
+
+
+SEVERAL = {
+    "run=nothing*/seed=0": "run=nothing*/seed=0: no run matches this pattern",
+    "study=nothing": "there is no study nothing",
+    "study=STUDY run=x": "cannot be combined",
+    "study=STUDY out=x.json": "out=x.json: every job of a sweep would write this file",
+    "study=STUDY sampler=ddim,reverse_sde": "sampler=reverse_sde",
+    "study=STUDY sampler=ancestral,ddim sampler.eta=0.5": "sampler.eta=0.5: there is no key sampler.eta",
+    "study=STUDY again=maybe": "again=maybe: must be true or false",
+    "study=STUDY metric=[classifier,nothing]": "there is no nothing in metric. Choices: classifier, inception, none",
+    "study=STUDY metric=[classifier,none]": "metric=[classifier,none]: these cannot be combined",
+    "study=STUDY metric=classifier metric.count=1": "metric.count=1: a covariance takes 2 samples or more",
+}
+
+
+@pytest.mark.parametrize("typed", SEVERAL)
+def test_a_mistake_in_a_sweep_is_found_before_anything_is_measured(
+    copied: Path, typed: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = (word.replace("STUDY", str(copied)) for word in typed.split())
+    assert main(["evaluate", *words]) == 2
+    assert SEVERAL[typed] in capfd.readouterr().err
+    assert not list(copied.rglob("evaluations"))
+
+
+def test_unfinished_runs_of_a_study_are_left_out_with_a_line(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = (run.path for run in read_study(copied))
+    record = json.loads((first / "run.json").read_text())
+    (first / "run.json").write_text(json.dumps(record | {"status": "interrupted"}))
+    assert main(["evaluate", f"study={copied}", "metric=none", "likelihood.count=0"]) == 0
+    assert "1 of the 2 runs" in capsys.readouterr().err
+    assert not (first / "evaluations").exists()
+    assert len(records(second)) == 1
+
+
+def test_a_metric_of_ones_own_is_measured_beside_another(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "brightness.py").write_text(
+        "from diffexp.metrics.samples import Metric\n\n"
+        "class Brightness(Metric):\n"
+        "    def prepare(self, data, device):\n"
+        "        return lambda generate: {'brightness/20': generate(0, 20).mean().item()}\n"
+    )
+    (tmp_path / "conf" / "metric").mkdir(parents=True)
+    (tmp_path / "conf" / "metric" / "brightness.yaml").write_text(
+        "_target_: diffexp.metrics.samples.SampleMetric\n_convert_: all\nalso:\n  brightness:\n"
+        "    _target_: brightness.Brightness\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    run = run_with(copied, "classifier")
+    line = ["evaluate", f"--config-dir={tmp_path}/conf", f"run={run}", f"cache={copied}/cache", "likelihood.count=0"]
+    assert main([*line, "metric=[own,brightness]"]) == 0
+    (record,) = records(run).values()
+    assert {"fd/classifier_70", "brightness/20"} <= record["metrics"].keys()
+    assert main([*line, "metric=brightness"]) == 0
+    alone = [each for each in records(run).values() if "fd/classifier_70" not in each["metrics"]]
+    assert [each["metrics"]["brightness/20"] for each in alone] == [record["metrics"]["brightness/20"]]
+
+
+def test_a_run_trained_with_several_metrics_records_their_names(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "conf" / "metric").mkdir(parents=True)
+    (tmp_path / "conf" / "metric" / "small.yaml").write_text(
+        "_target_: diffexp.metrics.samples.SampleMetric\n_convert_: all\nfeatures:\n  small:\n"
+        "    _target_: diffexp.metrics.classifier.TrainedClassifier\ncount:\n  small: 66\n"
+    )
+    words = [word for word in TINY if not word.startswith("metric")]
+    line = [
+        "train",
+        f"--config-dir={tmp_path}/conf",
+        f"root={tmp_path}",
+        "study=s",
+        *words,
+        f"cache={study.parent}/cache",
+    ]
+    assert main([*line, "metric=[classifier,small]", "metric.count.classifier=70"]) == 0
+    (run,) = read_study(tmp_path / "s")
+    assert run.record["metric"] == "classifier,small"
+    assert {"fd/classifier_70", "fd/classifier_66"} <= run.final.keys()
+
+
+def test_a_finished_run_typed_with_another_sampler_says_how_to_measure_it(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["train", f"root={study.parent}", "study=s", *TINY, f"cache={study.parent}/cache", "sampling.clip=false"]
+    capsys.readouterr()
+    assert main(line) == 0
+    assert "to measure" not in capsys.readouterr().out
+    assert main([*line, "sampler=heun"]) == 0
+    out = capsys.readouterr().out
+    command = re.search(r"diffexp (evaluate run=\S+ .*sampler=heun.*)", out)
+    assert "is done: nothing to do" in out
+    assert command is not None, out
+    assert "--cfg" not in command[1]
+    assert main([*shlex.split(command[1]), "--cfg", "job"]) == 0
+    assert len(read_study(study)) == 2
+
+
+def test_jobs_that_differ_in_the_sampler_alone_are_trained_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = [word for word in TINY if not word.startswith("metric")]
+    swept = ("sampler=ddim,heun", "seed=0,1")
+    assert main(["train", "-m", f"root={tmp_path}", "study=s", *words, "metric=none", *swept]) == 0
+    out, err = capfd.readouterr()
+    assert err.count("jobs that differ only in sampler are one run") == 1
+    assert "2 done" in out
+    assert [run.record["sampler"] for run in read_study(tmp_path / "s")] == ["ddim", "ddim"]
+    assert main(["train", f"root={tmp_path}", "study=s", *words, "metric=none", "sampler=heun", "seed=2"]) == 0
+    assert "seed=0 draws its samples otherwise" in capfd.readouterr().err
 
 
 README = re.findall(
@@ -258,7 +464,7 @@ def test_bits_per_dim_stand_beside_the_best_possible(
         assert re.search(rf"^{name} .* \+- .*best possible", told, re.M), told
     parts = sum(metrics[f"bits_per_dim/vlb/{part}"] for part in ("L_T", "kl", "L_0"))
     assert metrics["bits_per_dim/vlb"] == pytest.approx(parts)
-    assert written["likelihood"]["variance"] == "beta"
+    assert written["settings"]["likelihood"]["variance"] == "beta"
     assert metrics["val/excess_eps"] > 0
 
     assert main(["evaluate", f"run={synthetic}", f"out={out}", *small, "likelihood.variance=optimal"]) == 0

@@ -54,7 +54,7 @@ def test_absent_weights_are_named_with_the_place_they_belong(tmp_path: Path, mon
     with pytest.raises(FileNotFoundError) as error:
         InceptionV3().build(data(), tmp_path, CPU)
     assert str(tmp_path / "checkpoints" / WEIGHTS) in str(error.value)
-    assert "metric.features.weights=" in str(error.value)
+    assert "metric.features.inception.weights=" in str(error.value)
 
 
 def test_images_of_two_channels_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
@@ -7,12 +8,21 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from diffexp.data import ImageData
+from diffexp.data import Data, ImageData
 from diffexp.data.digits import Digits
 from diffexp.data.pixels import to_float
+from diffexp.errors import UserError
 from diffexp.metrics.classifier import ClassifierFeatures, TrainedClassifier
+from diffexp.metrics.features import FeatureRecipe, Features
 from diffexp.metrics.inception import InceptionFeatures
-from diffexp.metrics.samples import Generate, NoMetric, PreparedSampleMetric, SampleMetric
+from diffexp.metrics.samples import (
+    Generate,
+    Metric,
+    NoMetric,
+    PreparedMetric,
+    PreparedSampleMetric,
+    SampleMetric,
+)
 
 CPU = torch.device("cpu")
 CONF = Path(__file__).parents[2] / "conf" / "metric"
@@ -30,7 +40,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def prepared(digits: ImageData, cache: str, count: int) -> PreparedSampleMetric:
     recipe = TrainedClassifier(epochs=1, min_steps=30)
-    return SampleMetric(recipe, count=count, batch=150, cache=cache).prepare(digits, CPU)
+    metric = SampleMetric(recipe, count=count, batch=150, cache=cache).prepare(digits, CPU)
+    assert isinstance(metric, PreparedSampleMetric)
+    return metric
 
 
 def shows(images: Tensor) -> Generate:
@@ -132,6 +144,96 @@ def test_a_data_set_of_one_held_out_image_is_refused(digits: ImageData) -> None:
         SampleMetric(TrainedClassifier(), count=10).prepare(single, CPU)
 
 
+class Brightness(Metric):
+    """A metric of one's own: the mean of the first samples."""
+
+    def prepare(self, data: Data, device: torch.device) -> PreparedMetric:
+        return lambda generate: {"brightness/100": torch.cat([generate(0, 60), generate(60, 40)]).mean().item()}
+
+
+@dataclass(frozen=True)
+class MeanPixels(FeatureRecipe):
+    """Features of one's own: the mean of each row of pixels."""
+
+    name: str = "rows"
+
+    def build(self, data: Data, cache: Path, device: torch.device) -> Features:
+        return RowMeans(self.name, "fd", 8, "the mean of each row")
+
+
+class RowMeans(Features):
+    def _extract(self, images: Tensor) -> Tensor:
+        return images.float().mean((1, 3))
+
+
+RECIPES = {"classifier": TrainedClassifier(epochs=1, min_steps=30), "rows": MeanPixels()}
+
+
+def test_several_features_and_metrics_see_the_same_samples_drawn_once(digits: ImageData, cache: str) -> None:
+    images = to_float(digits.reference("train"))
+    drawn: list[int] = []
+
+    def generate(first: int, count: int) -> Tensor:
+        drawn.extend(range(first, first + count))
+        return images[first : first + count]
+
+    counts = {"classifier": 200, "rows": 359}
+    metric = SampleMetric(RECIPES, counts, batch=150, cache=cache, also={"brightness": Brightness()})
+    values = metric.prepare(digits, CPU)(generate)
+    assert drawn == list(range(359))
+    alone = prepared(digits, cache, 200)(shows(images))
+    assert {name: values[name] for name in alone} == alone
+    (only_rows,) = [SampleMetric({"rows": MeanPixels()}, 359, batch=150, cache=cache).prepare(digits, CPU)]
+    rows = only_rows(shows(images))
+    assert {"fd/rows_359", "kid/rows_359"} <= rows.keys()
+    assert {name: values[name] for name in rows} == rows
+    assert values["brightness/100"] == images[:100].mean().item()
+    assert values.keys() == alone.keys() | rows.keys() | {"brightness/100"}
+
+
+def test_a_metric_of_ones_own_needs_no_features(digits: ImageData) -> None:
+    images = to_float(digits.reference("train"))
+    metric = SampleMetric(also={"brightness": Brightness()})
+    assert metric.prepare(digits, CPU)(shows(images)) == {"brightness/100": images[:100].mean().item()}
+
+
+def test_samples_that_one_of_the_features_never_sees_do_not_spoil_it(digits: ImageData, cache: str) -> None:
+    images = to_float(digits.reference("train"))
+    images[250, 0, 0, 0] = float("nan")
+    metric = SampleMetric(RECIPES, {"classifier": 200, "rows": 359}, batch=150, cache=cache).prepare(digits, CPU)
+    with pytest.warns(UserWarning, match=r"1 of the 150 samples from number 150 on are not finite: fd/rows_359"):
+        values = metric(shows(images))
+    assert math.isfinite(values["fd/classifier_200"])
+    assert math.isnan(values["fd/rows_359"])
+
+
+WRONG = {
+    "metric.count.rows=null: ": {"features": RECIPES, "count": {"classifier": 100}},
+    "metric.count.inception=5: there are no features inception": {
+        "features": RECIPES,
+        "count": {"inception": 5, "classifier": 5, "rows": 5},
+    },
+    "metric.count.rows=1: ": {"features": RECIPES, "count": {"classifier": 5, "rows": 1}},
+    "metric.features.epochs=3: .* Write metric.features.NAME.epochs=3, with NAME one of classifier, rows": {
+        "features": {**RECIPES, "epochs": 3},
+        "count": 5,
+    },
+    "metric.batch=0": {"features": RECIPES, "count": 5, "batch": 0},
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_a_wrong_setting_of_several_features_is_named(message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        SampleMetric(**WRONG[message])
+
+
+def test_two_features_that_give_one_name_are_rejected(digits: ImageData, cache: str) -> None:
+    metric = SampleMetric({"rows": MeanPixels(), "again": MeanPixels()}, 100, cache=cache)
+    with pytest.raises(UserError, match="two of the features measure fd/rows_100"):
+        metric.prepare(digits, CPU)
+
+
 def test_without_a_metric_no_sample_is_drawn(digits: ImageData) -> None:
     def never(first: int, count: int) -> Tensor:
         raise AssertionError
@@ -143,8 +245,9 @@ def test_every_choice_in_conf_builds(tmp_path: Path) -> None:
     built = {}
     for path in CONF.glob("*.yaml"):
         config = OmegaConf.merge({"cache": str(tmp_path)}, {"metric": OmegaConf.load(path)})
-        built[path.stem] = hydra.utils.instantiate(config).metric
+        built[path.stem] = hydra.utils.instantiate(config.metric)
     assert built.keys() == {"none", "classifier", "inception"}
     assert isinstance(built["none"], NoMetric)
-    assert (built["classifier"].count, built["inception"].count) == (1000, 50_000)
+    assert built["classifier"].counts == {"classifier": 1000}
+    assert built["inception"].counts == {"inception": 50_000}
     assert built["inception"].cache == str(tmp_path)

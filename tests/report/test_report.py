@@ -307,13 +307,23 @@ def test_a_study_of_schedules_says_why_it_has_no_verdict_on_prediction_errors(tm
 
 
 def test_a_setting_that_repeats_another_is_named_once(tmp_path: Path) -> None:
-    for clip in (True, False):
+    for seed, clip in enumerate((True, False)):
         settings = {"sampling": {"clip": clip, "t_start": 1.0 if clip else 0.9},
                     "sampler": {"clip": clip, "t_start": 1.0 if clip else 0.9}}  # fmt: skip
-        write_run(tmp_path, "s", "x0", 0, lines=2, validations=1, settings=settings)
+        write_run(tmp_path, "s", "x0", seed, lines=2, validations=1, settings=settings)
     summary = summarise(tmp_path / "s")
     assert summary.keys == ("sampling.clip", "sampling.t_start")
     assert {row.label for row in summary.rows} == {"clip True, t_start 1", "clip False, t_start 0.9"}
+
+
+def test_seeds_that_are_sampled_in_different_ways_are_not_averaged(tmp_path: Path) -> None:
+    for seed, steps in ((0, 50), (1, 50), (2, 10)):
+        sampler = {"_target_": "diffexp.samplers.Ddim", "steps": steps}
+        write_run(tmp_path, "s", "x0", seed, lines=2, validations=1, settings={"sampler": sampler})
+    assert len({path.name for path in (tmp_path / "s").iterdir()}) == 1
+    summary = summarise(tmp_path / "s")
+    assert summary.keys == ("sampler.steps",)
+    assert {row.label: [run.seed for run in row.runs] for row in summary.rows} == {"steps 50": [0, 1], "steps 10": [2]}
 
 
 def test_a_setting_that_goes_with_the_target_stays_in_sight(tmp_path: Path) -> None:

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from diffexp.runs.directory import NOT_IDENTITY, RunDirectory, config_hash, flat, readable
+from diffexp.runs.directory import (
+    NOT_IDENTITY,
+    RunDirectory,
+    config_hash,
+    flat,
+    measurement,
+    readable,
+    samples_hash,
+)
 from diffexp.runs.study import read_study
 
 CONFIG: dict[str, Any] = {
@@ -19,7 +27,10 @@ CONFIG: dict[str, Any] = {
     "checkpoint": {"every_n_steps": 100},
     "fail_fast": False,
     "cache": None,
-    "metric": {"cache": None, "count": 1000},
+    "metric": {"cache": None, "count": {"classifier": 1000}},
+    "sampler": {"_target_": "diffexp.samplers.Ddim", "steps": 50},
+    "sampling": {"clip": True, "grid": 64},
+    "validation": {"count": 1024, "every": 2000},
     "hydra": {"job": 1},
     "target": {"_target_": "diffexp.targets.Epsilon"},
     "optimizer": {"lr": 1e-4, "betas": [0.9, 0.999]},
@@ -48,12 +59,20 @@ def changed(key: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("key", [key for key, _ in flat(CONFIG)])
-def test_the_hash_leaves_out_where_and_how_long_a_run_is_and_nothing_else(key: str) -> None:
+def test_the_hash_leaves_out_where_how_long_and_how_measured_a_run_is_and_nothing_else(key: str) -> None:
     outside = {"root", "study", "seed", "logger", "checkpoint", "fail_fast", "cache", "hydra"}
+    outside |= {"sampler", "metric", "sampling"}
     device = {"trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"}
     device |= {"compute.channels_last", "compute.compile"}
-    left_out = key.split(".")[0] in outside or key in device or key in ("trainer.max_steps", "metric.cache")
+    left_out = key.split(".")[0] in outside or key in device or key == "trainer.max_steps"
     assert (config_hash(changed(key)) == config_hash(CONFIG)) is left_out
+
+
+@pytest.mark.parametrize("key", [key for key, _ in flat(CONFIG)])
+def test_a_measurement_is_what_moves_the_numbers_of_samples(key: str) -> None:
+    moves = key in ("sampler._target_", "sampler.steps", "sampling.clip", "metric.count.classifier")
+    assert (measurement(changed(key)) != measurement(CONFIG)) is moves
+    assert (samples_hash(changed(key)) != samples_hash(CONFIG)) is (moves and not key.startswith("metric"))
 
 
 def test_every_key_that_the_hash_leaves_out_is_tried_above() -> None:

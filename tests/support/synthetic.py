@@ -11,7 +11,7 @@ from typing import Any, cast
 from PIL import Image
 
 from diffexp.io.jsonio import strict_json
-from diffexp.runs.directory import RunDirectory, config_hash
+from diffexp.runs.directory import RunDirectory, config_hash, samples_hash
 
 #: A made-up level of belief error, and of the raw loss, for each target.
 LEVEL = {
@@ -118,6 +118,7 @@ def write_run(
         "study": study, "target": target, "space": space, "weighting": "uniform", "schedule": "linear_beta",
         "times": "uniform", "data": "digits", "network": "tiny", "sampler": "ddim", "metric": "classifier",
         "optimizer": "adamw", "seed": seed, "config_hash": config_hash(config), "status": status,
+        "samples_hash": samples_hash(config),
         "command": command, "git": "1a2b3c4d5e6f (clean)",
         "versions": {"python": "3.11.2", "torch": "2.13.0", "diffexp": "0.1.0"}, "device": "cpu (2 threads)",
         "parameters": 1_234_567, "images_seen": reached, "max_images": MAX_IMAGES,
