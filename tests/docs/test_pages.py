@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from synthetic import write_study
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -27,7 +28,18 @@ EXTENSIONS = {
     "target": ("target=mine",),
     "data": ("data=stripes", "network.widths=[8]", "network.attention=[false]"),
     "network": ("network=convnet",),
+    "metric": ("metric=nearest", "metric.also.nearest.count=4"),
 }
+
+
+def written(page: str, folder: Path) -> list[Path]:
+    """The files that a page of docs/extending asks for, in the folder."""
+    files: list[Path] = []
+    for name, content in BLOCK.findall((DOCS / "extending" / f"{page}.md").read_text()):
+        files.append(folder / name)
+        files[-1].parent.mkdir(parents=True, exist_ok=True)
+        files[-1].write_text(content)
+    return files
 
 
 @pytest.fixture
@@ -42,15 +54,21 @@ def in_single_precision() -> None:
 def test_a_part_written_as_its_page_says_trains(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from diffexp.cli.main import main
 
-    blocks = BLOCK.findall((DOCS / "extending" / f"{page}.md").read_text())
-    assert any(name.endswith(".py") for name, _ in blocks)
-    for name, content in blocks:
-        file = tmp_path / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(content)
+    assert any(file.suffix == ".py" for file in written(page, tmp_path))
     monkeypatch.syspath_prepend(tmp_path)
     line = ["train", f"--config-dir={tmp_path / 'myconf'}", f"root={tmp_path / 'runs'}", "study=s", *SMALL]
     assert main([*line, *EXTENSIONS[page]]) == 0
+
+
+def test_the_figure_of_its_page_is_drawn(tmp_path: Path) -> None:
+    from diffexp.cli.main import main
+
+    (file,) = written("figure", tmp_path)
+    study = write_study(tmp_path, targets=("epsilon", "x0"), seeds=(0,), lines=5, validations=2, images=False)
+    assert main(["report", str(study), "--figure", str(file)]) == 0
+    page = (study / "report.html").read_text()
+    assert "Each point is a row" in page
+    assert "Not drawn" not in page
 
 
 def test_the_code_of_the_python_page_runs() -> None:
