@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check slurm bench chaos thousand clean
+.PHONY: demo test check docs slurm bench chaos thousand clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -23,6 +23,14 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/python -m pytest -n 2
+
+.venv/docs-installed: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	touch $@
+
+# The documentation site, into site/: open site/index.html. Broken links and references are errors.
+docs: .venv/docs-installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Sweeps on a real SLURM, started here and ended again: minutes, as root, with Debian's packages; skipped without.
 slurm: .venv/installed
@@ -44,4 +52,4 @@ thousand: .venv/installed
 	$(BIN)/python tools/thousand.py
 
 clean:
-	rm -rf .venv build dist .pytest_cache .ruff_cache
+	rm -rf .venv build dist site .pytest_cache .ruff_cache
