@@ -1,7 +1,6 @@
 """`diffexp evaluate run=...`: a trained run measured again, with another sampler or metric if one is named."""
 
 from collections.abc import Sequence
-from typing import cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -19,18 +18,16 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ValueError: Names the setting as typed, and what it may be.
     """
-    from diffexp.cli.schema import refuse_likelihood, refuse_weights
+    from diffexp.cli.schema import validate_settings
 
-    refuse_weights(cfg)
-    refuse_likelihood(cfg)
+    validate_settings(cfg)
 
 
 def evaluate(cfg: DictConfig) -> None:
     """Print the belief errors, bits/dim and the sample metrics, and write them as JSON."""
-    from hydra.utils import instantiate
-
     from diffexp.cli import build
     from diffexp.cli.diagnostics import Diagnostics
+    from diffexp.cli.instantiate import built
     from diffexp.cli.likelihoods import bits_per_dim
     from diffexp.cli.load_run import trained
     from diffexp.cli.run_config import output
@@ -38,7 +35,7 @@ def evaluate(cfg: DictConfig) -> None:
     from diffexp.io.jsonio import strict_json
 
     out = output(cfg, "evaluation.json")
-    diagnostics = cast(Diagnostics, instantiate(cfg.diagnostics))
+    diagnostics = built(cfg.diagnostics, Diagnostics, "diagnostics")
     run = trained(cfg)
     held = run.parts.held_out()
     found = held.measure(run.denoiser)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffexp.errors import UserError
 from diffexp.io.redact import printable
 
 if TYPE_CHECKING:
@@ -48,9 +49,9 @@ def _report(options: argparse.Namespace) -> None:
     from diffexp.runs.study import find_study
 
     if options.output and not options.format:
-        raise ValueError(f"--output {options.output} without --format: say what to write, one of {', '.join(FORMATS)}.")
+        raise UserError(f"--output {options.output} without --format: say what to write, one of {', '.join(FORMATS)}.")
     if options.output and not options.output.parent.is_dir():
-        raise FileNotFoundError(
+        raise UserError(
             f"--output {options.output}: there is no folder {options.output.parent}. Make it first, or name one "
             "that exists."
         )

@@ -16,6 +16,7 @@ import torch
 from diffexp.data import Data
 from diffexp.data.base import SPLITS
 from diffexp.data.pixels import to_uint8
+from diffexp.errors import UserError
 from diffexp.io.files import cache_folder
 from diffexp.metrics import distance
 from diffexp.metrics.classifier import ClassifierFeatures
@@ -67,14 +68,14 @@ class SampleMetric(Metric):
 
     def __post_init__(self) -> None:
         if self.count < 2:
-            raise ValueError(f"metric.count={self.count}: a covariance takes 2 samples or more. Try 1000.")
+            raise UserError(f"metric.count={self.count}: a covariance takes 2 samples or more. Try 1000.")
         if self.batch < 1:
-            raise ValueError(f"metric.batch={self.batch}: samples are drawn some at a time. Try 500.")
+            raise UserError(f"metric.batch={self.batch}: samples are drawn some at a time. Try 500.")
 
     def refuse(self, data: Data) -> None:
         """Refuse a split of fewer than 2 images, and features that cannot be had (see the recipes)."""
         if few := [f"{data.size(split)} {split}" for split in SPLITS if data.size(split) < 2]:
-            raise ValueError(
+            raise UserError(
                 f"data={data.name} has {' and '.join(few)} image(s): a covariance takes 2 or more of each "
                 "split. Take more data, or metric=none."
             )
@@ -84,7 +85,7 @@ class SampleMetric(Metric):
         """Train or load the features and the training set's statistics, or find them in the cache.
 
         Raises:
-            ValueError, FileNotFoundError, ImportError: The features cannot be had (see the recipes), or a
+            UserError: The features cannot be had (see the recipes), or a
                 split has fewer than 2 images.
         """
         self.refuse(data)

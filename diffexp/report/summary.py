@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from diffexp.errors import UserError
 from diffexp.report.comparable import comparable_rows, same_data
 from diffexp.report.metrics import Metric, comparable_metrics, shown_metrics
 from diffexp.report.rows import RATE, Row, common_choices, group_rows
@@ -113,11 +114,11 @@ def summarise(path: Path, baseline: str | None = None, chosen_by: str = CHOSEN_B
             best learning rate, where several were tried.
 
     Raises:
-        ValueError: There are no runs, or no row is such a baseline, or no run has `chosen_by`.
+        UserError: There are no runs, or no row is such a baseline, or no run has `chosen_by`.
     """
     runs = read_study(path)
     if not runs:
-        raise ValueError(f"{path} holds no runs, so there is nothing to report.")
+        raise UserError(f"{path} holds no runs, so there is nothing to report.")
     rows = group_rows(runs)
     keys = next((row.keys for row in rows if row.keys), ())
     overrides = _baseline(baseline, rows, keys)
@@ -227,11 +228,11 @@ def _baseline(typed: str | None, rows: Sequence[Row], keys: tuple[str, ...]) -> 
         there = list(dict.fromkeys(row.choices[key] for row in rows if key in row.choices))
         if not there:
             known = ", ".join(keys) or "nothing"
-            raise ValueError(f"--baseline {typed}: no run of this study records {key}. What varies here: {known}.")
+            raise UserError(f"--baseline {typed}: no run of this study records {key}. What varies here: {known}.")
         if value not in there:
             near = difflib.get_close_matches(value, there, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
-            raise ValueError(f"--baseline {typed}: no run has {key}={value}.{hint} There is {key}={', '.join(there)}.")
+            raise UserError(f"--baseline {typed}: no run has {key}={value}.{hint} There is {key}={', '.join(there)}.")
     return wanted
 
 
@@ -249,5 +250,5 @@ def _at_best_rate(rows: Sequence[Row], chosen_by: str) -> list[Row]:
             best.append(min(scored, key=lambda entry: entry[:2])[2])
     if not best and any(row.done for row in rows):
         known = ", ".join(metric.key for metric in comparable_metrics(k for r in rows for x in r.done for k in x.final))
-        raise ValueError(f"--select {chosen_by}: no finished run has it. There is {known}.")
+        raise UserError(f"--select {chosen_by}: no finished run has it. There is {known}.")
     return best

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 import wandb
-import yaml
 from torch import Tensor, nn
 from torch.optim import AdamW
 from wandb_server import wandb_server
@@ -77,7 +76,7 @@ def test_a_run_leaves_its_identity_its_numbers_and_its_pictures(finished: Path) 
     assert record["clip"] is True
     assert run.name.startswith("v-epsilon-linear_beta-digits-")
     assert run.name.endswith(record["config_hash"])
-    for name in ("samples/final.png", "samples/data.png", "checkpoints/last.ckpt", "config.yaml"):
+    for name in ("samples/final.png", "samples/data.png", "checkpoints/last.ckpt", "config.json", "config.yaml"):
         assert (run.path / name).stat().st_size > 0
     lines = run.metrics()
     assert [line["images_seen"] for line in lines] == [0, 32, 64]
@@ -409,9 +408,9 @@ def test_a_directory_of_another_configuration_is_refused_and_kept(
 ) -> None:
     assert train(tmp_path) == 0
     run = only_run(tmp_path)
-    config = yaml.safe_load((run.path / "config.yaml").read_text())
+    config = json.loads((run.path / "config.json").read_text())
     config["optimizer"]["lr"] = 0.5
-    (run.path / "config.yaml").write_text(yaml.safe_dump(config))
+    (run.path / "config.json").write_text(json.dumps(config))
     kept = (run.path / "metrics.jsonl").read_bytes()
     assert train(tmp_path) == 2
     assert "optimizer.lr" in capsys.readouterr().err
