@@ -109,7 +109,7 @@ def locate(path: str, start: str) -> object:
         if not inspect.ismodule(error.obj) or str(error.name) not in path:
             raise UserError(f"{start}: importing {module} fails: {error}{line_of(error)}.") from error
         raise UserError(
-            f"{start}: there is no {error.name} in {module}.{did_you_mean(str(error.name), there)}"
+            f"{start}: there is no {error.name} in {error.obj.__name__}.{did_you_mean(str(error.name), there)}"
         ) from error
     except Exception as error:
         text = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}{line_of(error)}"

@@ -1,6 +1,7 @@
 """Settings of another type than their class declares, found before the class sees them."""
 
 import inspect
+import re
 import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
@@ -44,10 +45,10 @@ def in_words(hint: Any) -> str:
 
 
 def as_typed(value: object) -> str:
-    """The value as it stands in YAML."""
+    """The value as on a command line, quoted where it would otherwise be a number."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
-    return repr(value) if isinstance(value, str) else str(value)
+    return repr(value) if isinstance(value, str) and not re.match(r"[A-Za-z_]", value) else str(value)
 
 
 def _fits(value: Any, hint: Any) -> bool:

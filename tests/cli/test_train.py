@@ -360,11 +360,11 @@ REFUSED = {
     "study=a/b": ["study=a/b", "root="],
     "network.widths=[8,8]": ["network.attention", "one"],
     "network.groups=3": ["network.groups=3", "ValueError: num_channels (8) must be divisible by num_groups (3)"],
-    "network._target_=test_train.TwoAnswers": ["TwoAnswers answered with shape (2, 2, 8, 8)"],
-    "network._target_=test_train.Broken": [
+    f"network._target_={__name__}.TwoAnswers": ["TwoAnswers answered with shape (2, 2, 8, 8)"],
+    f"network._target_={__name__}.Broken": [
         "Broken raises ZeroDivisionError: integer division or modulo by zero (test_train.py, line "
     ],
-    "target._target_=test_train.Picky": ["test_train.Picky raises RuntimeError: not today (test_train.py, line "],
+    f"target._target_={__name__}.Picky": ["test_train.Picky raises RuntimeError: not today (test_train.py, line "],
     "logger=mlflow": ["mlflow", "wandb"],
     "metric=inception": ["weights-inception-2015-12-05-6726825d.pth"],
 }
