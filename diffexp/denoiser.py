@@ -6,6 +6,7 @@ from typing import cast
 import torch
 from torch import nn
 
+from diffexp.errors import UserError
 from diffexp.schedule import Schedule
 from diffexp.shapes import Images, PerImage, require_per_image
 from diffexp.targets import Estimate, Target
@@ -30,14 +31,14 @@ class Denoiser(nn.Module):
         """The network's own answer, in target space and x_t's dtype.
 
         Raises:
-            ValueError: The answer is not shaped like x_t; some shapes would otherwise be broadcast.
+            UserError: The answer is not shaped like x_t; some shapes would otherwise be broadcast.
         """
         require_per_image(t, x_t)
         device, dtype = x_t.device.type, self.autocast
         with contextlib.nullcontext() if dtype is None else torch.autocast(device, dtype):
             answer = cast(Images, self.network(x_t, t))
         if answer.shape != x_t.shape:
-            raise ValueError(
+            raise UserError(
                 f"{type(self.network).__name__} answered with shape {tuple(answer.shape)} to images of shape "
                 f"{tuple(x_t.shape)}: a network must return one number for each of theirs."
             )

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from diffexp.errors import UserError
 from diffexp.shapes import Images, PerImage, require_per_image
 
 
@@ -73,7 +74,7 @@ class Schedule(ABC):
         """(d alpha / dt, d sigma / dt).
 
         Raises:
-            ValueError: The schedule is a chain, which has no derivative.
+            UserError: The schedule is a chain, which has no derivative.
         """
 
     def alpha(self, t: PerImage) -> PerImage:
@@ -120,7 +121,7 @@ class Schedule(ABC):
     def _checked_logs(self, t: PerImage) -> tuple[PerImage, PerImage]:
         require_per_image(t)
         if t.device.type == "cpu" and ((t < 0) | (t > 1)).any():  # elsewhere looking would stall the stream
-            raise ValueError(
+            raise UserError(
                 f"times from {t.min().item():g} to {t.max().item():g}: a schedule lives on [0, 1], 0 = clean."
             )
         return self.logs(self.exact(t))
@@ -167,7 +168,7 @@ class Chain(Schedule):
         log_snr = torch.where(fraction == 0, table[below], between)
         early = (position > 0) & (position < 1)
         if t.device.type == "cpu" and early.any():
-            raise ValueError(
+            raise UserError(
                 f"t = {t[early].min().item():g} lies before the chain's first step: {self!r} exists at 0 "
                 f"and on [{1 / self.steps:g}, 1]. Use t >= 1/T, or a continuous schedule: linear_beta_cont."
             )
@@ -190,7 +191,7 @@ class Chain(Schedule):
         return torch.where((t - nearest).abs() < max(4 * torch.finfo(dtype).eps, 1e-12), nearest, t)
 
     def rates(self, t: PerImage) -> tuple[PerImage, PerImage]:
-        raise ValueError(
+        raise UserError(
             f"{self!r} is a chain of steps and has no d alpha / dt, so target=flow means nothing on it. "
             "Take target=v, or a continuous schedule: rectified, cosine_cont, linear_beta_cont."
         )
@@ -223,7 +224,7 @@ class LinearBeta(Chain):
 
     def __post_init__(self) -> None:
         if not (0 < self.beta_min <= self.beta_max < 1 and self.steps >= 2):
-            raise ValueError(f"{self!r}: needs 0 < beta_min <= beta_max < 1 and steps >= 2, for example the defaults.")
+            raise UserError(f"{self!r}: needs 0 < beta_min <= beta_max < 1 and steps >= 2, for example the defaults.")
 
     def betas(self) -> Tensor:
         return torch.linspace(self.beta_min, self.beta_max, self.steps, dtype=torch.float64)
@@ -243,7 +244,7 @@ class Cosine(Chain):
 
     def __post_init__(self) -> None:
         if not (self.offset > 0 and 0 < self.beta_clip < 1 and self.steps >= 2):
-            raise ValueError(f"{self!r}: needs offset > 0, 0 < beta_clip < 1 and steps >= 2, for example the defaults.")
+            raise UserError(f"{self!r}: needs offset > 0, 0 < beta_clip < 1 and steps >= 2, for example the defaults.")
 
     def betas(self) -> Tensor:
         grid = torch.arange(self.steps + 1, dtype=torch.float64) / self.steps

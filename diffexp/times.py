@@ -13,6 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from diffexp.errors import UserError
 from diffexp.schedule import Schedule
 from diffexp.shapes import PerImage
 
@@ -35,7 +36,7 @@ class Times(ABC):
         """The (t_min, t_max) in force.
 
         Raises:
-            ValueError: It is empty or leaves the times that exist.
+            UserError: It is empty or leaves the times that exist.
         """
         low, high = schedule.time_range
         first = low if self.t_min is None else self.t_min
@@ -47,7 +48,7 @@ class Times(ABC):
             usable = lowest <= highest
         if not usable:
             between = " with a step k / T between them" if schedule.is_chain else ""
-            raise ValueError(
+            raise UserError(
                 f"times.t_min={first:g} times.t_max={last:g}: need {earliest:g} <= t_min < t_max <= 1"
                 f"{between} on {schedule!r}, for example its own range {low:g} to {high:g}."
             )

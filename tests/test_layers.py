@@ -7,7 +7,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "diffexp"
 LAYERS = [
-    {"shapes", "errors", "io"},
+    {"shapes", "errors"},
+    {"io"},
     {"schedule"},
     {"times", "weighting", "draws", "nn"},
     {"data"},

@@ -7,15 +7,13 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
-from hydra.utils import instantiate
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from diffexp.cli.config import choices, compose_choice, did_you_mean
-from diffexp.cli.constructors import OURS, line_of, told_by_its_key
-from diffexp.cli.errors import task_mistake
-from diffexp.cli.feasibility import refuse_singular
-from diffexp.cli.instantiate import built, refuse_other_kinds
+from diffexp.cli.errors import user_message
+from diffexp.cli.feasibility import require_invertible
+from diffexp.cli.instantiate import attributed, built, validate_classes
 from diffexp.data.base import Data, Source
 from diffexp.denoiser import Denoiser
 from diffexp.errors import UserError
@@ -67,7 +65,7 @@ def _setup(cfg: DictConfig, chosen: Mapping[str, str]) -> Setup:
     schedule, times = built(cfg.schedule, Schedule, "schedule"), built(cfg.times, Times, "times")
     target, weighting = built(cfg.target, Target, "target"), built(cfg.weighting, Weighting, "weighting")
     sampler, loss_space = built(cfg.sampler, Sampler, "sampler"), space(cfg)
-    refuse_singular(
+    require_invertible(
         cfg, chosen, Objective(target, loss_space, weighting), schedule, times, sampler
     )  # before data loads
     return Setup(
@@ -123,15 +121,14 @@ def load_data(node: str) -> Data:
 
 def network(cfg: DictConfig) -> MakeNetwork:
     """Makes the network from what `Setup.denoiser` passes."""
-    refuse_other_kinds(cfg.network, torch.nn.Module, "network")
-    # In two steps: instantiate() would take the schedule, a dataclass, for a configuration.
-    return cast(MakeNetwork, instantiate(cfg.network, _convert_="all", _partial_=True))
+    validate_classes(cfg.network, torch.nn.Module, "network")
+    return functools.partial(built, cfg.network, torch.nn.Module, "network")
 
 
 def optimizer(cfg: DictConfig) -> MakeOptimizer:
     """Makes the optimiser from the parameters."""
-    refuse_other_kinds(cfg.optimizer, torch.optim.Optimizer, "optimizer")
-    return cast(MakeOptimizer, instantiate(cfg.optimizer, _convert_="all"))
+    validate_classes(cfg.optimizer, torch.optim.Optimizer, "optimizer")
+    return functools.partial(built, cfg.optimizer, torch.optim.Optimizer, "optimizer")
 
 
 def prepared_metric(cfg: DictConfig, parts: Setup, device: torch.device) -> PreparedMetric:
@@ -156,23 +153,14 @@ def try_network(cfg: DictConfig, parts: Setup, device: torch.device) -> None:
     named = tuple(OmegaConf.to_yaml(cfg[key], resolve=True) for key in _SHAPE_A_NETWORK)
     if named in _tried:
         return
+    made = parts.denoiser(int(cfg.seed), device)
     try:
-        made = parts.denoiser(int(cfg.seed), device)
         _predict_once(made, parts, device)
     except Exception as error:
-        if task_mistake(error):
+        if user_message(error):
             raise
-        name = str(cfg.network._target_)
-        where_in = "" if name.partition(".")[0] in OURS else line_of(error)
-        text = f"{name} raises {type(error).__name__}: {' '.join(str(error).split())}{where_in}."
-        raise UserError(told_by_its_key("network", text)) from error
-    try:
-        parts.optimizer(made.network.parameters())
-    except (ValueError, TypeError) as error:
-        typed = " ".join(
-            f"optimizer.{key}={cfg.optimizer[key]}" for key in cfg.optimizer if not str(key).startswith("_")
-        )
-        raise UserError(f"{typed}: {error}. The defaults are those of conf/optimizer/adamw.yaml.") from error
+        raise attributed("network", type(made.network), error) from error
+    parts.optimizer(made.network.parameters())
     _try_trainer(cfg, parts, device)
     resolve_auto("compile", parts.compute.compile, device)
     _tried.add(named)

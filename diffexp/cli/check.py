@@ -6,6 +6,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from diffexp.errors import UserError
+
 
 def main(argv: Sequence[str]) -> int:
     """The command's exit code: 1 if a proof fails, 2 for what cannot be checked."""
@@ -22,27 +24,25 @@ def check(cfg: DictConfig) -> None:
     """Refuse what is no target, or cannot be built.
 
     Raises:
-        ValueError, ImportError: With one clear message.
+        UserError: With one clear message.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from diffexp.cli.class_paths import refuse_other_classes
+    from diffexp.cli.class_paths import require_subclass
 
     if HydraConfig.get().mode is RunMode.MULTIRUN:
-        raise ValueError(
-            "check takes one target at a time, on every schedule unless schedule= names one: leave -m out."
-        )
+        raise UserError("check takes one target at a time, on every schedule unless schedule= names one: leave -m out.")
     if cfg.get("target") is None:
-        raise ValueError(
+        raise UserError(
             "target=... must be given: a choice of conf/target, such as target=v, or a class, module.Class."
         )
     if cfg.out is not None and Path(cfg.out).suffix != ".json":
-        raise ValueError(f"out={cfg.out}: what was found is written as .json.")
+        raise UserError(f"out={cfg.out}: what was found is written as .json.")
 
     from diffexp.targets import Target
 
-    refuse_other_classes("target", cfg.target, Target, "coefficients(self, schedule, t)")
+    require_subclass("target", cfg.target, Target, "coefficients(self, schedule, t)")
 
 
 def prove(cfg: DictConfig) -> None:
@@ -52,16 +52,15 @@ def prove(cfg: DictConfig) -> None:
         SystemExit: 1 if a proof fails, or if the target exists on none of the schedules.
     """
     from dataclasses import asdict
-    from typing import cast
 
     import torch
     from hydra.core.hydra_config import HydraConfig
-    from hydra.utils import instantiate
 
     from diffexp.check.target import Examination, examine
     from diffexp.check.terminal import print_verdicts
     from diffexp.check.training import Consequences, consequences
     from diffexp.cli.config import choices, composed_with
+    from diffexp.cli.instantiate import built
     from diffexp.io.files import write_text
     from diffexp.io.jsonio import strict_json
     from diffexp.io.progress import progress
@@ -75,8 +74,8 @@ def prove(cfg: DictConfig) -> None:
     names = [chosen["schedule"]] if chosen["schedule"] else choices("schedule")
     for name in progress(names, len(names), "schedules"):
         own = composed_with(f"schedule={name}")
-        target, schedule = cast(Target, instantiate(own.target)), cast(Schedule, instantiate(own.schedule))
-        times = cast(Times, instantiate(own.times))
+        target, schedule = built(own.target, Target, "target"), built(own.schedule, Schedule, "schedule")
+        times = built(own.times, Times, "times")
         found[name] = examine(target, schedule, times, float(own.sampling.t_start))
         if found[name].absent is None and found[name].holds:
             known[name] = consequences(target, schedule, times)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import diffexp
+from diffexp.errors import UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -63,7 +64,7 @@ def compose_choice(group: str, name: str, config: "DictConfig") -> "DictConfig":
 
     there = choices(group)
     if name not in there:
-        raise ValueError(
+        raise UserError(
             f"{group}={name}: there is no {name} in {group}.{did_you_mean(name, there)} Choices: {', '.join(there)}."
         )
     key = group.replace("/", ".")

@@ -8,6 +8,7 @@ from typing import Any
 
 from diffexp.cli.load_run import Trained
 from diffexp.draws import Draws
+from diffexp.errors import UserError
 from diffexp.gradients.page import noise_scale, page
 from diffexp.gradients.statistics import BandGradients, GradientStatistics, gradients_by_band
 from diffexp.io.files import write_text
@@ -44,7 +45,7 @@ class Gradients(Diagnostics):
         fresh: Take the initial weights instead; a function of the seed, alike for every target.
 
     Raises:
-        ValueError: There are too few batches to tell signal from noise, or no images.
+        UserError: There are too few batches to tell signal from noise, or no images.
     """
 
     batches: int = 32
@@ -55,9 +56,9 @@ class Gradients(Diagnostics):
         for key, least, example in (("batches", 3, 32), ("batch_size", 1, 128)):
             value: object = getattr(self, key)
             if not isinstance(value, int) or value < least:
-                raise ValueError(f"must be a whole number, {least} or more, for example {example}.")
+                raise UserError(f"must be a whole number, {least} or more, for example {example}.")
         if self.fresh not in (True, False):
-            raise ValueError("must be true or false.")
+            raise UserError("must be true or false.")
 
     def __call__(self, run: Trained, folder: Path) -> dict[str, Any]:
         denoiser, data = run.parts.denoiser(int(run.cfg.seed), run.device), run.parts.data

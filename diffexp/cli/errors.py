@@ -1,8 +1,4 @@
-"""Telling a person's mistake from the program's, and saying it in one message.
-
-A mistake is what a `raise` in this package says about what was typed, or what Hydra cannot compose.
-Everything else is a bug, and keeps its traceback.
-"""
+"""Which errors are a person's input, and what to print about them; everything else is a bug and keeps its traceback."""
 
 import inspect
 import os
@@ -19,24 +15,18 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
-from hydra.utils import get_object
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from diffexp.cli.config import did_you_mean, nearest
-from diffexp.cli.constructors import (
-    OURS,
-    constructor_mistake,
-    deferred_call,
-    instantiation_mistake,
-    raised_by,
-)
+from diffexp.cli.instantiate import locate, prefix_with_key
+from diffexp.errors import UserError
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, OSError)
 
 
-class ToldError(Exception):
-    """A task failed, and has said so: nothing is left to print."""
+class AlreadyReported(Exception):
+    """A task failed, and its message has been printed."""
 
 
 def raise_in_full(error: BaseException) -> None:
@@ -45,29 +35,31 @@ def raise_in_full(error: BaseException) -> None:
         raise error
 
 
-def task_mistake(error: BaseException) -> str | None:
-    """What a person did wrong, if that is what this error of a task says, else None."""
+def user_message(error: BaseException) -> str | None:
+    """The message of an error that is about a person's input; None for a bug."""
+    if isinstance(error, UserError):
+        return str(error)
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} must be given: it has no default."
     if isinstance(error, OmegaConfBaseException):  # a value that refers to nothing, a key that was taken out with ~
         return f"{error.full_key or 'the configuration'}: {str(error).partition(chr(10))[0]}"
-    if isinstance(error, InstantiationException):
-        return instantiation_mistake(error)
-    if call := deferred_call(error):
-        return constructor_mistake(error, *call)
-    if isinstance(error, ValueError | OSError | ImportError) and raised_by(error.__traceback__, OURS):
-        return str(error)
+    if isinstance(error, InstantiationException):  # of a node that Hydra builds itself: a launcher, a sweeper
+        cause, where = error.__cause__, str(error).rpartition("full_key: ")[2]
+        if cause is None or isinstance(cause, ValueError | TypeError | ImportError):
+            return prefix_with_key(where, str(cause or error))
     return None
 
 
-def composition_mistake(error: Exception, overrides: Sequence[str], compose: Callable[[list[str]], DictConfig]) -> str:
-    """What was wrong with the overrides that Hydra could not compose, and what would do.
+def composition_message(error: Exception, overrides: Sequence[str], compose: Callable[[list[str]], DictConfig]) -> str:
+    """What is wrong with overrides that Hydra cannot compose, and what would do.
 
     Args:
         error: What composing them raised.
         overrides: As typed, or as a sweep made them.
         compose: Composes other overrides, to find what there is.
     """
+    if isinstance(error, UserError):
+        return str(error)
     if isinstance(error, OverrideParseException):
         return _unreadable(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
@@ -144,13 +136,16 @@ def _beside(typed: str, key: str, config: DictConfig) -> str | None:
     taken: list[str] = []
     if target := node.get("_target_"):
         try:
-            taken = [k for k in inspect.signature(get_object(target)).parameters if k not in there]
-        except Exception:
-            taken = []  # a class that cannot be imported is told of when it is built
+            found = cast(Callable[..., Any], locate(str(target), ""))
+            taken = [k for k in inspect.signature(found).parameters if k not in there]
+        except (UserError, TypeError, ValueError):
+            taken = []  # reported when it is built
     if name in taken:
         return f" To pass a further argument to {target}, type +{typed}"
     if near := nearest(name, [*there, *taken] if above else _keys(_plain(config))):
         return f" Did you mean {'+' if near in taken else ''}{above}{'.' if above else ''}{near}?"
+    if not there:
+        return f" {above} takes no settings."
     return f" Keys of {above}: {', '.join(there)}." if above else f" Keys: {', '.join(there)}."
 
 

@@ -37,13 +37,9 @@ def check(cfg: DictConfig) -> None:
     """
     from diffexp.cli.load_run import require_measurable
     from diffexp.cli.run_config import require_one_output
-    from diffexp.cli.schema import refuse_likelihood, refuse_weights
-    from diffexp.errors import UserError
+    from diffexp.cli.schema import validate_settings
 
-    refuse_weights(cfg)
-    refuse_likelihood(cfg)
-    if cfg.again not in (True, False):
-        raise UserError(f"again={cfg.again}: must be true or false.")
+    validate_settings(cfg)
     require_one_output(cfg)
     require_measurable(cfg)
 
@@ -54,9 +50,8 @@ def evaluate(cfg: DictConfig) -> None:
     A question that has been asked of the same weights before is printed from its record, unless `again=true`. With
     `out=` it is always measured, and written there instead.
     """
-    from hydra.utils import instantiate
-
     from diffexp.cli.diagnostics import Diagnostics
+    from diffexp.cli.instantiate import built
     from diffexp.cli.load_run import trained
     from diffexp.cli.questions import Question
     from diffexp.cli.run_config import require_writable
@@ -65,7 +60,7 @@ def evaluate(cfg: DictConfig) -> None:
     from diffexp.io.redact import without_secrets
 
     question = Question.of(cfg)
-    diagnostics = cast(Diagnostics, instantiate(cfg.diagnostics))
+    diagnostics = built(cfg.diagnostics, Diagnostics, "diagnostics")
     if cfg.out:
         require_writable(Path(cfg.out))
     run = trained(cfg)

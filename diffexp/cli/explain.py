@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffexp.cli.config import compose_choice, paths_quoted
 from diffexp.cli.identity import chosen_files, git_state
+from diffexp.errors import UserError
 
 if TYPE_CHECKING:
     from diffexp.explain.losses import Explanation
@@ -49,19 +50,19 @@ def check(cfg: DictConfig) -> None:
     """Refuse what cannot be explained or written.
 
     Raises:
-        ValueError: With one clear message.
+        UserError: With one clear message.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
     if HydraConfig.get().mode is RunMode.MULTIRUN:
-        raise ValueError("-m would write one page for each job over the other: type target=a,b,c without it.")
+        raise UserError("-m would write one page for each job over the other: type target=a,b,c without it.")
     if cfg.out is not None and Path(cfg.out).suffix not in (".html", ".json"):
-        raise ValueError(f"out={cfg.out}: the page is written to a .html, the numbers to a .json. Try explain.html.")
+        raise UserError(f"out={cfg.out}: the page is written to a .html, the numbers to a .json. Try explain.html.")
     if cfg.out is not None and not Path(cfg.out).parent.is_dir():
-        raise FileNotFoundError(f"out={cfg.out}: there is no folder {Path(cfg.out).parent}. Make it first.")
+        raise UserError(f"out={cfg.out}: there is no folder {Path(cfg.out).parent}. Make it first.")
     if not isinstance(cfg.nodes, int) or cfg.nodes < 4:
-        raise ValueError(f"nodes={cfg.nodes}: a curve needs at least 4 of them; the default is 24.")
+        raise UserError(f"nodes={cfg.nodes}: a curve needs at least 4 of them; the default is 24.")
     _problem(cfg)
 
 
@@ -96,7 +97,7 @@ def explain(cfg: DictConfig) -> None:
 def _problem(cfg: DictConfig) -> "tuple[dict[str, Objective], Schedule, Times]":
     """The loss of each target by name, and what they share."""
     from diffexp.cli import build
-    from diffexp.cli.feasibility import refuse_singular
+    from diffexp.cli.feasibility import require_invertible
     from diffexp.cli.instantiate import built
     from diffexp.objective import Objective
     from diffexp.schedule import Schedule
@@ -114,10 +115,10 @@ def _problem(cfg: DictConfig) -> "tuple[dict[str, Objective], Schedule, Times]":
     for name, node in nodes.items():
         objective = Objective(built(node, Target, "target"), space, weighting)
         try:
-            refuse_singular(cfg, {**chosen, "target": name}, objective, schedule, times, None)
+            require_invertible(cfg, {**chosen, "target": name}, objective, schedule, times, None)
         except ValueError as error:
             start = f"target={name} on schedule={chosen['schedule']}"
-            raise ValueError(str(error) if str(error).startswith(start) else f"{start}: {error}") from error
+            raise UserError(str(error) if str(error).startswith(start) else f"{start}: {error}") from error
         objectives[name] = objective
     return objectives, schedule, times
 

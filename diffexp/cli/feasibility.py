@@ -7,6 +7,7 @@ from torch import Tensor
 
 from diffexp.cli.config import choices, compose_choice
 from diffexp.cli.instantiate import built
+from diffexp.errors import UserError
 from diffexp.invertibility import singular, trained_times
 from diffexp.objective import Objective
 from diffexp.samplers import Sampler
@@ -16,7 +17,7 @@ from diffexp.times import Times
 from diffexp.weighting import published_elsewhere
 
 
-def refuse_singular(
+def require_invertible(
     cfg: DictConfig,
     chosen: Mapping[str, str],
     objective: Objective,
@@ -24,10 +25,10 @@ def refuse_singular(
     times: Times,
     sampler: Sampler | None,
 ) -> None:
-    """Refuse a target or a loss that is singular at a time that will be used, by training or by the sampler if any.
+    """Require a target and a loss that are finite at the times of the training and, if there is one, of the sampler.
 
     Raises:
-        ValueError: Names the time, and the targets that are fine there.
+        UserError: Names the time, and the targets that are fine there.
     """
     names = f"target={chosen['target']} on schedule={chosen['schedule']}"
     trained = trained_times(times, schedule)
@@ -41,7 +42,7 @@ def refuse_singular(
         bad = t[singular(objective.target, schedule, t)]
         if bad.numel():
             fine = [name for name in choices("target") if _fine(name, cfg, schedule, t)]
-            raise ValueError(
+            raise UserError(
                 f"{names}: near t = {bad.flatten()[0].item():g}, one of {used}, the target says nothing about x0 "
                 f"or eps (its gain there is 0 or infinite). Fine on them: {', '.join(fine) or 'no target'}. Or keep "
                 f"off it with times.t_min=, times.t_max= (training){sampling}."
@@ -49,7 +50,7 @@ def refuse_singular(
     scale = objective.scale(schedule, trained)
     unusable = trained[~scale.isfinite() | (scale < 0)]
     if unusable.numel():
-        raise ValueError(
+        raise UserError(
             f"{names} with objective.space={cfg.objective.space} weighting={chosen['weighting']}: the loss at "
             f"t = {unusable.flatten()[0].item():g} has no finite weight. Take another space or weighting, or narrow "
             "times.t_min to times.t_max."
@@ -63,15 +64,16 @@ def advice(
     native = objective.space is None or objective.space == objective.target
     space = chosen["target"] if cfg.objective.space == "native" else str(cfg.objective.space)
     elsewhere = published_elsewhere(objective.weighting, space)
-    told = [elsewhere] if elsewhere else []
+    notes = [elsewhere] if elsewhere else []
     scale = objective.scale(schedule, trained_times(times, schedule))
     spread = (scale.max() / scale[scale > 0].min()).item()
     if not native and spread > 1e6:
-        told.append(
-            f"target={chosen['target']} paid in objective.space={space}: the exchange rate between the two varies by a "
-            f"factor of {spread:.0e} over the times used; expect noisy gradients, or narrow times.t_min to times.t_max."
+        notes.append(
+            f"target={chosen['target']} with objective.space={space}: the weight that converts its squared error to "
+            f"that space varies by a factor of {spread:.0e} over the times used; expect noisy gradients, or narrow "
+            "times.t_min to times.t_max."
         )
-    return told
+    return notes
 
 
 def _fine(name: str, cfg: DictConfig, schedule: Schedule, t: Tensor) -> bool:

@@ -1,7 +1,7 @@
-"""One command of `diffexp` as a Hydra application: all of Hydra's flags, our own words for what is wrong.
+"""One command of `diffexp` as a Hydra application: all of Hydra's flags, with messages of our own.
 
 Hydra prints an error, swallows it and exits with 1. Here the command line is composed first, every job of a
-sweep is checked before the first one starts, and a person's mistake ends as one message and exit code 2.
+sweep is checked before the first one starts, and bad input ends as one message and exit code 2.
 """
 
 import importlib
@@ -27,16 +27,9 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from diffexp.cli.config import conf_dir
-from diffexp.cli.errors import ToldError, raise_in_full, task_mistake
-from diffexp.cli.sweep import (
-    Before,
-    Check,
-    MistakeError,
-    RememberingLoader,
-    check_jobs,
-    compose_top,
-    expand_sweep,
-)
+from diffexp.cli.errors import AlreadyReported, raise_in_full, user_message
+from diffexp.cli.sweep import Before, Check, RememberingLoader, check_jobs, compose_top, expand_sweep
+from diffexp.errors import UserError
 from diffexp.io.redact import printable
 
 Task = Callable[[DictConfig], Any]
@@ -58,18 +51,18 @@ def run_hydra_app(
         config_name: The primary configuration in conf/, and the command's name.
         argv: Overrides and Hydra's flags, in any order.
         checks: Called with the configuration of every job before the first one starts, all jobs with the first
-            check, then all with the next; raise a ValueError or OSError for a job that cannot be run. Not called
-            where a sweeper finds its jobs as it goes.
+            check, then all with the next; they raise a UserError for a job that cannot be run. Not called
+            where a sweeper chooses its jobs while it runs.
         name: The command's name, where it is not the configuration's.
-        launch: False to leave it at the checks; a sweeper that finds its jobs as it goes is then refused.
+        launch: False to stop after the checks; a sweeper that chooses its jobs while it runs is then an error.
         before: Called with the overrides of a job before it is composed.
 
     Returns:
-        The exit code: 0, 1 for a failed job of a launcher, 2 for a mistake in the command line, that of a
-        SystemExit of the task (143 after SIGTERM).
+        The exit code: 0, 1 for a failed job of a launcher, 2 for a UserError, that of a SystemExit of the task (143
+        after SIGTERM).
 
     Raises:
-        Exception: A bug, with its traceback; with HYDRA_FULL_ERROR=1 a mistake too.
+        Exception: A bug, with its traceback; with HYDRA_FULL_ERROR=1 a UserError too.
     """
     program = f"diffexp {name or config_name}"
     hydra.version.setbase("1.3")
@@ -81,33 +74,32 @@ def run_hydra_app(
     with _argv([program, *argv]):
         try:
             args = parser.parse_intermixed_args(list(argv))
-            _refuse(args)
+            _validate(args)
             if args.cfg or args.info or args.help or args.hydra_help or args.shell_completion:
                 return _show(args, parser, task, args.config_name or config_name, before)
             return _run(args, task, args.config_name or config_name, checks, launch, before)
         except SystemExit as end:  # argparse, and Hydra after --help
             return end.code if isinstance(end.code, int) else int(end.code is not None)
-        except MistakeError as error:
+        except UserError as error:
+            raise_in_full(error)
             print(printable(f"{program}: error: {error}"), file=sys.stderr)
             return 2
 
 
-def _refuse(args: Namespace) -> None:
+def _validate(args: Namespace) -> None:
     if args.experimental_rerun is not None:
-        raise MistakeError("--experimental-rerun reads a pickle, which can run code. Type the command again instead.")
+        raise UserError("--experimental-rerun reads a pickle, which can run code. Type the command again instead.")
     if args.config_dir is not None and not os.path.isdir(args.config_dir):  # noqa: PTH112
-        raise MistakeError(f"--config-dir {args.config_dir}: there is no such folder.")
+        raise UserError(f"--config-dir {args.config_dir}: there is no such folder.")
     asked = {"--run": args.run, "--multirun": args.multirun, "--cfg": args.cfg, "--info": args.info}
     if len(both := [flag for flag, on in asked.items() if on]) > 1:
-        raise MistakeError(f"{' and '.join(both)} cannot be had at once.")
+        raise UserError(f"{' and '.join(both)} cannot be combined.")
     if args.resolve and not (args.cfg or args.help):
-        raise MistakeError(
-            "--resolve goes with --cfg or --help: it prints the configuration with its values filled in."
-        )
+        raise UserError("--resolve goes with --cfg or --help: it prints the configuration with its values filled in.")
 
 
 def finished(cfg: DictConfig) -> str | None:
-    """What to say of a job that is done already, from its command's own `finished`; None where it must run.
+    """A line about a job that is done already, from its command's own `finished`; None where it must run.
 
     For `hydra.launcher.skip`, which is one setting for all commands.
     """
@@ -154,7 +146,7 @@ def _run(
             check_jobs(jobs, partial(app.config_loader.load_sweep_config, top), checks)
         elif not launch:
             sweeper = top.hydra.sweeper.get("_target_")
-            raise MistakeError(f"{sweeper} finds its jobs as it goes, so nobody can say yet what they will be.")
+            raise UserError(f"{sweeper} chooses its jobs while it runs: they cannot be listed beforehand.")
         if not launch:
             return 0
         run = _run_one if mode is RunMode.RUN else Hydra.multirun
@@ -181,10 +173,10 @@ def _run_one(app: Hydra, config_name: str, task: Task, overrides: list[str]) -> 
 def _failed(error: Exception) -> int:
     """Ends a run whose task or launcher raised."""
     raise_in_full(error)
-    if isinstance(error, ToldError):
+    if isinstance(error, AlreadyReported):
         return 1
-    if mistake := task_mistake(error):
-        raise MistakeError(mistake) from error
+    if message := user_message(error):
+        raise UserError(message) from error
     if isinstance(error, CompactHydraException) and not isinstance(error, InstantiationException):
         print(error, file=sys.stderr)  # Hydra's mark for an error that its text explains, such as a launcher's
         return 1

@@ -13,9 +13,9 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from diffexp.runs.config_keys import GROUPS
 from diffexp.runs.directory import RunDirectory, config_hash, samples_hash
 
-GROUPS = ("target", "weighting", "schedule", "times", "data", "network", "optimizer", "sampler", "metric")
 _VERSIONS = ("diffexp", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "wandb", "diffusers", "numpy")
 
 

@@ -42,8 +42,8 @@ def trained(cfg: DictConfig) -> Trained:
     """The run at `cfg.run` with its `cfg.weights`, and the sampler, metric and sampling settings of `cfg`.
 
     Raises:
-        FileNotFoundError: There is no such run, or it has no checkpoint yet.
-        ValueError: Its weights cannot be read, or are those of another configuration.
+        UserError: There is no such run, or it has no checkpoint yet.
+        UserError: Its weights cannot be read, or are those of another configuration.
     """
     run = find_run(cfg.run)
     step, weights = read_weights(run, cfg.weights)

@@ -12,6 +12,7 @@ from urllib.parse import urlparse
 
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
+from diffexp.errors import UserError
 from diffexp.runs.directory import RunDirectory, flat
 
 #: Seconds for what W&B has not sent yet, which stays on the disk for `wandb sync`. Whoever preempts a run kills it
@@ -47,16 +48,16 @@ def refuse_unusable(settings: Mapping[str, Any]) -> None:
     """Refuse a logger that could not be opened.
 
     Raises:
-        ValueError: There is no such logger, or no such mode of it.
-        ImportError: Its package is not installed.
+        UserError: There is no such logger, or no such mode of it.
+        UserError: Its package is not installed.
     """
     kind = settings["kind"]
     if kind not in ("wandb", "csv", "tensorboard", "none"):
-        raise ValueError(f"logger.kind={kind}: there are wandb, csv, tensorboard and none.")
+        raise UserError(f"logger.kind={kind}: there are wandb, csv, tensorboard and none.")
     if kind == "wandb" and settings["mode"] not in ("offline", "online", "disabled"):
-        raise ValueError(f"logger.mode={settings['mode']}: there are offline, online and disabled.")
+        raise UserError(f"logger.mode={settings['mode']}: there are offline, online and disabled.")
     if kind == "tensorboard" and not (find_spec("tensorboard") or find_spec("tensorboardX")):
-        raise ImportError('logger=tensorboard needs tensorboard: pip install "diffexp[tensorboard]".')
+        raise UserError('logger=tensorboard needs tensorboard: pip install "diffexp[tensorboard]".')
 
 
 def log_image(logger: Logger, key: str, path: str, images_seen: int) -> None:

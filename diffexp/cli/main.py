@@ -1,6 +1,6 @@
 """`diffexp COMMAND ...`: finds the command and hands the rest of the line to it.
 
-Nothing heavy is imported here: help, errors and completion must answer while a person is still looking.
+Nothing heavy is imported here: help, errors and completion must appear at once.
 """
 
 import importlib
@@ -15,11 +15,11 @@ from diffexp import __version__
 from diffexp.io.redact import printable
 
 COMMANDS = {
-    "explain": "say before training how good a prediction could be",
-    "check": "prove that a target is right, one of your own say",
-    "plan": "say what a sweep would do and cost, without training it",
+    "explain": "compute, before training, how good a prediction could be",
+    "check": "check that a target is right, such as one of your own",
+    "plan": "list what a sweep would do and cost, without training it",
     "train": "train one network, or a whole sweep of them",
-    "status": "say how the runs of a study are doing",
+    "status": "show how the runs of a study are doing",
     "sample": "draw images from a trained network",
     "evaluate": "measure a trained network again",
     "report": "compare the runs of a study",
@@ -32,7 +32,7 @@ _ENDS = {_INTERRUPTED: "interrupted", TERMINATED: "terminated"}
 _HELP = f"""\
 usage: diffexp COMMAND [ARGUMENT ...]
 
-Which thing should a diffusion network be asked to predict?
+What should a diffusion network predict?
 
 commands:
 {chr(10).join(f"  {name:<11} {about}" for name, about in COMMANDS.items())}
@@ -52,7 +52,7 @@ examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code.
 
-    2 where the command line is at fault, 130 after Ctrl-C, 143 after SIGTERM.
+    2 for bad input, 130 after Ctrl-C, 143 after SIGTERM.
 
     Args:
         argv: The command and its arguments; those of this process if None.
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _terminable():
             code = importlib.import_module(f"diffexp.cli.{command}").main(arguments)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read this has seen enough, as in `diffexp status STUDY | head`
+    except BrokenPipeError:  # the reader has closed the pipe, as in `diffexp status STUDY | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = _BROKEN_PIPE
     except KeyboardInterrupt:

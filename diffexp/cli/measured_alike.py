@@ -13,7 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from diffexp.cli.identity import chosen_files, plain, run_directory
-from diffexp.runs.directory import MEASUREMENT, RunDirectory, differences, measurement, samples_drawn_by
+from diffexp.runs.config_keys import MEASUREMENT
+from diffexp.runs.directory import RunDirectory, differences, measurement, samples_drawn_by
 from diffexp.runs.study import Run
 
 

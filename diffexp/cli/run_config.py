@@ -135,18 +135,18 @@ def find_run(typed: str) -> Run:
     """The run in the directory that `run=` named.
 
     Raises:
-        FileNotFoundError: There is none, or its configuration cannot be read.
-        ValueError: Its configuration asks for something that is not in it.
+        UserError: There is none, or its configuration cannot be read.
+        UserError: Its configuration asks for something that is not in it.
     """
     run = Run.at(Path(typed).expanduser().resolve())
     if run is None or not run.config:
-        raise FileNotFoundError(
+        raise UserError(
             f"run={typed}: there is no run in that folder. Give a run's directory, "
             "<root>/<study>/<choices>-<hash>/seed=<N>; `diffexp report STUDY` lists them."
         )
     for key, value in flat(run.config):
         if "${" in str(value):  # ${oc.env:TOKEN} would read the environment of whoever opens the run
-            raise ValueError(f"run={typed}: {key} in its config.yaml is no plain value but {value}. Write the value.")
+            raise UserError(f"run={typed}: {key} in its configuration is no plain value but {value}. Write the value.")
     return run
 
 
@@ -154,7 +154,7 @@ def output(cfg: DictConfig, name: str) -> Path:
     """Where a result goes: to `out=`, else to the file `name` of the run.
 
     Raises:
-        ValueError: Nothing can be written there.
+        UserError: Nothing can be written there.
     """
     return require_writable(Path(cfg.out) if cfg.out else find_run(cfg.run).place(name))
 

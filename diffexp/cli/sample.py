@@ -5,6 +5,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from diffexp.errors import UserError
+
 
 def main(argv: Sequence[str]) -> int:
     """The command's exit code."""
@@ -20,14 +22,14 @@ def check(cfg: DictConfig) -> None:
         ValueError: `out` is neither .png nor .npz, `count` is no positive number, or there are no such `weights`.
     """
     from diffexp.cli.run_config import require_one_output
-    from diffexp.cli.schema import refuse_weights
+    from diffexp.cli.schema import validate_settings
 
-    refuse_weights(cfg)
+    validate_settings(cfg)
     require_one_output(cfg)
     if cfg.out is not None and Path(cfg.out).suffix not in (".png", ".npz"):
-        raise ValueError(f"out={cfg.out}: images are written as a grid to a .png, or as uint8 `images` to an .npz.")
+        raise UserError(f"out={cfg.out}: images are written as a grid to a .png, or as uint8 `images` to an .npz.")
     if not isinstance(cfg.count, int) or cfg.count < 1:
-        raise ValueError(f"count={cfg.count}: give a positive number of images.")
+        raise UserError(f"count={cfg.count}: give a positive number of images.")
 
 
 def sample(cfg: DictConfig) -> None:

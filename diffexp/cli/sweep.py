@@ -16,7 +16,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from diffexp.cli.chosen import record_several
-from diffexp.cli.errors import COMPOSITION_ERRORS, composition_mistake, raise_in_full, task_mistake
+from diffexp.cli.errors import COMPOSITION_ERRORS, composition_message, raise_in_full, user_message
+from diffexp.cli.schema import typed
+from diffexp.errors import UserError
 from diffexp.io.progress import progress
 
 Check = Callable[[DictConfig], object]
@@ -25,12 +27,8 @@ Before = Callable[[Sequence[str]], object]
 """Called with the overrides of a job before it is composed."""
 
 
-class MistakeError(Exception):
-    """The command line cannot be run as typed; its text is what to tell."""
-
-
 class RememberingLoader(ConfigLoaderImpl):
-    """Hydra's loader, which composes each command line once.
+    """Hydra's loader, which composes each command line once and checks the types of its settings.
 
     Composing takes 0.1 s, and a sweep composes each job for the check, for Hydra's own validation and for the
     launch. What runs is also what was checked, even if a file is edited meanwhile.
@@ -70,8 +68,8 @@ class RememberingLoader(ConfigLoaderImpl):
         if key not in self._composed:
             if self._before:
                 self._before(overrides)
-            self._composed[key] = super().load_configuration(
-                config_name, overrides, run_mode, from_shell, validate_sweep_overrides
+            self._composed[key] = typed(
+                super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
             )
             record_several(self._composed[key], self._chosen)
         return copy.deepcopy(self._composed[key])
@@ -103,7 +101,7 @@ def compose_top(hydra: Hydra, config_name: str, overrides: Sequence[str], mode: 
     """The configuration of the command line itself, Hydra's node included.
 
     Raises:
-        MistakeError: It cannot be composed.
+        UserError: It cannot be composed.
     """
 
     def compose(overrides: list[str]) -> DictConfig:
@@ -113,7 +111,7 @@ def compose_top(hydra: Hydra, config_name: str, overrides: Sequence[str], mode: 
         return compose(list(overrides))
     except COMPOSITION_ERRORS as error:
         raise_in_full(error)
-        raise MistakeError(composition_mistake(error, overrides, compose)) from error
+        raise UserError(composition_message(error, overrides, compose)) from error
 
 
 def distinct(jobs: Sequence[list[str]]) -> list[str]:
@@ -132,7 +130,7 @@ def check_jobs(jobs: Sequence[list[str]], compose: Compose, checks: Sequence[Che
             so put the cheap ones first.
 
     Raises:
-        MistakeError: What is wrong with any of them, each thing once, with the number of jobs that have it.
+        UserError: What is wrong with any of them, each thing once, with the number of jobs that have it.
     """
     composed: list[DictConfig] = []
     wrong: dict[str, list[str]] = {}
@@ -142,18 +140,18 @@ def check_jobs(jobs: Sequence[list[str]], compose: Compose, checks: Sequence[Che
             composed.append(compose(overrides))
         except COMPOSITION_ERRORS as error:
             raise_in_full(error)
-            wrong.setdefault(composition_mistake(error, overrides, compose), []).append(name)
-    for check in (_refuse_missing, *checks):
+            wrong.setdefault(composition_message(error, overrides, compose), []).append(name)
+    for check in (_require_all, *checks):
         for number, job in enumerate(progress([] if wrong else composed, len(jobs), "checking the jobs")):
-            if mistake := _check_job(job, number, check):
-                wrong.setdefault(mistake, []).append(names[number])
+            if message := _check_job(job, number, check):
+                wrong.setdefault(message, []).append(names[number])
         if wrong:
-            raise MistakeError("\n".join(_told(wrong, len(jobs))))
+            raise UserError("\n".join(_lines(wrong, len(jobs))))
 
 
-def _refuse_missing(job: DictConfig) -> None:
+def _require_all(job: DictConfig) -> None:
     if missing := sorted(OmegaConf.missing_keys(job)):
-        raise ValueError("\n".join(f"{key}=...: must be given, for it has no default." for key in missing))
+        raise UserError("\n".join(f"{key}=...: must be given, for it has no default." for key in missing))
 
 
 def _check_job(job: DictConfig, number: int, check: Check) -> str | None:
@@ -168,15 +166,15 @@ def _check_job(job: DictConfig, number: int, check: Check) -> str | None:
         check(seen)
     except Exception as error:
         raise_in_full(error)
-        if mistake := task_mistake(error):
-            return mistake
+        if message := user_message(error):
+            return message
         error.add_note(f"This was the job {' '.join(job.hydra.overrides.task) or 'without overrides'}.")
         raise
     return None
 
 
-def _told(wrong: dict[str, list[str]], jobs: int) -> Iterator[str]:
-    for mistake, of in wrong.items():
-        yield mistake
+def _lines(wrong: dict[str, list[str]], jobs: int) -> Iterator[str]:
+    for message, of in wrong.items():
+        yield message
         if jobs > 1:
             yield (f"  (all {jobs} jobs)" if len(of) == jobs else f"  ({len(of)} of {jobs} jobs, first: {of[0]})")

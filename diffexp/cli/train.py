@@ -9,10 +9,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from diffexp.cli.errors import ToldError
+from diffexp.cli.errors import AlreadyReported
 from diffexp.cli.identity import chosen_files, command, identity, plain, run_directory
 from diffexp.cli.measured_alike import OneRunTwice, evaluate_instead, note_other_seeds
-from diffexp.cli.sweep_summary import Outcomes
+from diffexp.cli.sweep_summary import SweepSummary
 from diffexp.errors import UserError
 from diffexp.io.files import why_unwritable
 from diffexp.runs.directory import RunDirectory
@@ -35,24 +35,24 @@ def main(argv: Sequence[str]) -> int:
         from diffexp.cli import worker
 
         return worker.main(argv, world)
-    outcomes, group, code = Outcomes(), Group(world), 1
+    summary, group, code = SweepSummary(), Group(world), 1
 
     def task(cfg: DictConfig) -> None:
-        sweep = outcomes.expected and HydraConfig.get().mode is RunMode.MULTIRUN
+        sweep = summary.known and HydraConfig.get().mode is RunMode.MULTIRUN
         try:
-            train(cfg, group, outcomes.name(HydraConfig.get().job.num) if sweep else None)
-        except ToldError:
-            if not outcomes.expected:  # a sweeper that finds its jobs as it goes has to hear of it
+            train(cfg, group, summary.name(HydraConfig.get().job.num) if sweep else None)
+        except AlreadyReported:
+            if not summary.known:  # a sweeper that finds its jobs as it goes has to hear of it
                 raise
 
     try:
         code = run_hydra_app(
-            task, "train", argv, check, OneRunTwice(), prepare, lambda cfg: outcomes.expect(cfg, chosen_files())
+            task, "train", argv, check, OneRunTwice(), prepare, lambda cfg: summary.add(cfg, chosen_files())
         )
     finally:
-        outcomes.tell()
+        summary.print()
         group.end(code)
-    return code or int(outcomes.failed)
+    return code or int(summary.failed)
 
 
 def finished(cfg: DictConfig) -> str | None:
@@ -96,11 +96,12 @@ def check(cfg: DictConfig) -> None:
     from diffexp.cli import build
     from diffexp.cli.feasibility import advice
     from diffexp.cli.loggers import refuse_unusable
-    from diffexp.cli.schema import refuse_processes, refuse_settings
+    from diffexp.cli.schema import validate_processes, validate_settings, validate_unread
 
     chosen = chosen_files()
-    refuse_settings(cfg)
-    refuse_processes(cfg, World.from_environ().size, HydraConfig.get().mode)
+    validate_settings(cfg)
+    validate_unread(cfg, chosen)
+    validate_processes(cfg, World.from_environ().size, HydraConfig.get().mode)
     refuse_unusable(cfg.logger)
     directory = run_directory(cfg, chosen)
     directory.require_same_config(plain(cfg))
@@ -145,12 +146,12 @@ def train(cfg: DictConfig, group: Group, name: str | None = None) -> None:
 
     Raises:
         KeyboardInterrupt, SystemExit: A signal ended it; the record says "interrupted".
-        ToldError: It failed; the record says so, traceback.txt why, and a message was printed.
+        AlreadyReported: It failed; the record says so, traceback.txt why, and a message was printed.
     """
-    from diffexp.cli.schema import refuse_processes
+    from diffexp.cli.schema import validate_processes
     from diffexp.training.fit import train_alone
 
-    refuse_processes(cfg, group.world.size, HydraConfig.get().mode)  # not every sweeper has its jobs checked
+    validate_processes(cfg, group.world.size, HydraConfig.get().mode)  # not every sweeper has its jobs checked
     directory, reported = run_directory(cfg, chosen_files()), list[Exception]()
 
     def on_failure(directory: RunDirectory, error: Exception) -> None:
@@ -171,7 +172,7 @@ def train(cfg: DictConfig, group: Group, name: str | None = None) -> None:
             raise
         if cfg.fail_fast:
             raise SystemExit(1) from error
-        raise ToldError(str(error)) from error
+        raise AlreadyReported(str(error)) from error
 
 
 def _job(cfg: DictConfig, directory: RunDirectory) -> "Job":

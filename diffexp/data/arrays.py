@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from diffexp.data.images import ImageData, fixed_order
+from diffexp.errors import UserError
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -39,32 +40,32 @@ def image_data(name: str, arrays: Arrays, flip: bool = False) -> ImageData:
     """Checked data from `arrays`, held out by the test split if there is one, else a fixed fifth.
 
     Raises:
-        ValueError: The arrays are not 8-bit images of one size with matching labels.
+        UserError: The arrays are not 8-bit images of one size with matching labels.
     """
     origin = arrays.origin
     train = _pixels(arrays.images, f"{origin}: images")
     labels = _labels(arrays.labels, len(train), f"{origin}: labels")
     if arrays.images_test is None:
         if arrays.labels_test is not None:
-            raise ValueError(f"{origin}: has test labels but no test images. Add them, or drop the labels.")
+            raise UserError(f"{origin}: has test labels but no test images. Add them, or drop the labels.")
         return _hold_out(name, origin, train, labels, flip)
     test = _pixels(arrays.images_test, f"{origin}: test images")
     if test.shape[1:] != train.shape[1:]:
-        raise ValueError(
+        raise UserError(
             f"{origin}: training images are {_size(train)} but test images are {_size(test)} "
             "(channels x height x width). Both splits must be of one size: take them from one data set."
         )
     labels_test = _labels(arrays.labels_test, len(test), f"{origin}: test labels")
     if (labels is None) != (labels_test is None):
         have, lack = ("test", "training") if labels is None else ("training", "test")
-        raise ValueError(f"{origin}: the {have} images have labels, the {lack} images have none. Label both.")
+        raise UserError(f"{origin}: the {have} images have labels, the {lack} images have none. Label both.")
     _check_classes(origin, labels, labels_test)
     return ImageData(name, train, test, labels, labels_test, flip)
 
 
 def _hold_out(name: str, origin: str, images: Tensor, labels: Tensor | None, flip: bool) -> ImageData:
     if len(images) < HELD_OUT:
-        raise ValueError(
+        raise UserError(
             f"{origin}: {len(images)} image(s) are too few to hold one in {HELD_OUT} out for validation. "
             f"Give at least {HELD_OUT}, or a test split."
         )
@@ -78,22 +79,22 @@ def _hold_out(name: str, origin: str, images: Tensor, labels: Tensor | None, fli
 
 def _pixels(images: Array, what: str) -> Tensor:
     if images.dtype != np.uint8:
-        raise ValueError(f"{what} are {images.dtype}, {_conversion(images)}")
+        raise UserError(f"{what} are {images.dtype}, {_conversion(images)}")
     if images.ndim not in (3, 4):
-        raise ValueError(f"{what} have shape {images.shape}; give (N, height, width) or (N, height, width, channels).")
+        raise UserError(f"{what} have shape {images.shape}; give (N, height, width) or (N, height, width, channels).")
     if 0 in images.shape:
-        raise ValueError(f"{what} have shape {images.shape}: there is nothing in them. Give at least one image.")
+        raise UserError(f"{what} have shape {images.shape}: there is nothing in them. Give at least one image.")
     if images.ndim == 3:
         images = images[:, None]
     else:
         first, last = images.shape[1] in (1, 3), images.shape[3] in (1, 3)
         if first and last:
-            raise ValueError(
+            raise UserError(
                 f"{what} have shape {images.shape}, where channels could be the second or the last axis. "
                 "Images this thin cannot be told apart: pad them to at least 4 pixels."
             )
         if not first and not last:
-            raise ValueError(
+            raise UserError(
                 f"{what} have shape {images.shape}: neither the second nor the last axis is 1 (grey) "
                 "or 3 (colour) channels. Drop an alpha channel with images[..., :3]."
             )
@@ -124,13 +125,13 @@ def _labels(labels: Array | None, count: int, what: str) -> Tensor | None:
     if labels is None:
         return None
     if labels.dtype.kind not in "ui":
-        raise ValueError(f"{what} are {labels.dtype}, not integers. Number the classes from 0.")
+        raise UserError(f"{what} are {labels.dtype}, not integers. Number the classes from 0.")
     if labels.ndim != 1:
-        raise ValueError(f"{what} have shape {labels.shape}; give one integer per image, e.g. labels.ravel().")
+        raise UserError(f"{what} have shape {labels.shape}; give one integer per image, e.g. labels.ravel().")
     if len(labels) != count:
-        raise ValueError(f"{what} are {len(labels)}, but there are {count} images. Give one label per image.")
+        raise UserError(f"{what} are {len(labels)}, but there are {count} images. Give one label per image.")
     if labels.min() < 0:
-        raise ValueError(f"{what} contain {labels.min()}. Number the classes from 0.")
+        raise UserError(f"{what} contain {labels.min()}. Number the classes from 0.")
     return torch.as_tensor(labels.astype(np.int64))
 
 
@@ -139,7 +140,7 @@ def _check_classes(origin: str, labels: Tensor | None, labels_test: Tensor | Non
         return
     present = labels if labels_test is None else torch.cat([labels, labels_test])
     if int(present.max()) >= len(present):
-        raise ValueError(
+        raise UserError(
             f"{origin}: a label is {int(present.max())} among {len(present)} images. Number the classes 0, 1, 2, ..."
         )
 

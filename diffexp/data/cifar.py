@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from diffexp.data.arrays import Array, Arrays
+from diffexp.errors import UserError
 
 TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 TEST = "test_batch.bin"
@@ -24,12 +25,12 @@ def read_cifar10(folder: Path) -> Arrays:
     """The five training batches and the test batch.
 
     Raises:
-        FileNotFoundError: A batch is not there.
-        ValueError: A batch is empty, cut off, or not CIFAR-10's.
+        UserError: A batch is not there.
+        UserError: A batch is empty, cut off, or not CIFAR-10's.
     """
     missing = [name for name in (*TRAIN, TEST) if not (folder / name).is_file()]
     if missing:
-        raise FileNotFoundError(f"data.path={folder} lacks {', '.join(missing)}. Unpack cifar-10-binary.tar.gz whole.")
+        raise UserError(f"data.path={folder} lacks {', '.join(missing)}. Unpack cifar-10-binary.tar.gz whole.")
     train = np.concatenate([_records(folder / name) for name in TRAIN])
     test = _records(folder / TEST)
     return Arrays(f"data.path={folder}", _images(train), train[:, 0], _images(test), test[:, 0])
@@ -38,15 +39,15 @@ def read_cifar10(folder: Path) -> Arrays:
 def _records(path: Path) -> Array:
     content = np.fromfile(path, np.uint8)
     if content.size == 0:
-        raise ValueError(f"{path} is an empty file (0 bytes). Unpack cifar-10-binary.tar.gz again.")
+        raise UserError(f"{path} is an empty file (0 bytes). Unpack cifar-10-binary.tar.gz again.")
     if content.size % RECORD:
-        raise ValueError(
+        raise UserError(
             f"{path} has {content.size} bytes, no multiple of {RECORD}, the size of a labelled image. "
             "It was cut off, or is not CIFAR-10's binary version: unpack cifar-10-binary.tar.gz again."
         )
     records = content.reshape(-1, RECORD)
     if records[:, 0].max() > 9:
-        raise ValueError(
+        raise UserError(
             f"{path} has the label {records[:, 0].max()}, but CIFAR-10's are 0 to 9. "
             "CIFAR-100 has other records: save it as .npz."
         )

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from diffexp.data.arrays import Array
+from diffexp.errors import UserError
 
 GREY, COLOUR, ALPHA = ("L", "1"), ("RGB", "P"), ("RGBA", "LA", "PA")
 
@@ -17,20 +18,20 @@ def decode(picture: Image.Image, what: str) -> Array:
     transparent. What would need a decision (a background, a tone curve) is refused.
 
     Raises:
-        ValueError: The picture is transparent, 16-bit, of several frames, or of a mode for print.
+        UserError: The picture is transparent, 16-bit, of several frames, or of a mode for print.
         OSError, SyntaxError: The file is damaged (from Pillow).
     """
     if getattr(picture, "n_frames", 1) > 1:
-        raise ValueError(f"{what} has several frames. Save each as a picture of its own.")
+        raise UserError(f"{what} has several frames. Save each as a picture of its own.")
     if _depth(picture) > 8:
-        raise ValueError(
+        raise UserError(
             f"{what} has 16 bits or more a channel (mode {picture.mode}). Convert it to 8 bits, "
             "e.g. magick mogrify -depth 8."
         )
     if picture.mode in ALPHA or "transparency" in picture.info:
         picture = picture.convert("RGBA" if picture.mode not in ("L", "1", "LA") else "LA")
         if picture.getchannel("A").getextrema() != (255, 255):
-            raise ValueError(
+            raise UserError(
                 f"{what} has transparent pixels, and what lies behind them is not known. Flatten it, "
                 "e.g. magick mogrify -background white -flatten."
             )
@@ -39,14 +40,14 @@ def decode(picture: Image.Image, what: str) -> Array:
         return np.asarray(picture.convert("L"))
     if picture.mode in COLOUR:
         return np.asarray(picture.convert("RGB"))
-    raise ValueError(f"{what} has the colour mode {picture.mode}; read are grey and RGB. Convert it to RGB.")
+    raise UserError(f"{what} has the colour mode {picture.mode}; read are grey and RGB. Convert it to RGB.")
 
 
 def stack(pictures: Iterable[tuple[str, Array]]) -> Array:
     """Named pictures of one size as (N, height, width), or (N, height, width, 3) if any has colour.
 
     Raises:
-        ValueError: Two of them differ in size; both are named.
+        UserError: Two of them differ in size; both are named.
     """
     arrays: list[Array] = []
     first = ""
@@ -54,7 +55,7 @@ def stack(pictures: Iterable[tuple[str, Array]]) -> Array:
         if not arrays:
             first = what
         elif array.shape[:2] != arrays[0].shape[:2]:
-            raise ValueError(
+            raise UserError(
                 f"{first} is {_size(arrays[0])} pixels but {what} is {_size(array)} (width x height). "
                 "A network is trained on one size: resize or crop them all to it."
             )

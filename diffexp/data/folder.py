@@ -10,6 +10,7 @@ from PIL import Image
 
 from diffexp.data.arrays import Array, Arrays
 from diffexp.data.decode import decode, stack
+from diffexp.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 
@@ -23,7 +24,7 @@ def read_folder(folder: Path) -> Arrays:
     with a dot are passed over.
 
     Raises:
-        ValueError: There are no images, they differ in size, or one cannot be read.
+        UserError: There are no images, they differ in size, or one cannot be read.
     """
     subfolders = {path.name for path in _subfolders(folder)}
     if "train" not in subfolders:
@@ -31,7 +32,7 @@ def read_folder(folder: Path) -> Arrays:
         return Arrays(f"data.path={folder}", images, labels)
     if subfolders != {"train", "test"} or _files(folder):
         beside = sorted(subfolders - {"train"} | {path.name for path in _files(folder)})
-        raise ValueError(
+        raise UserError(
             f"data.path={folder} holds train/ and {', '.join(beside[:5]) or 'nothing else'}. Beside it "
             f"only test/ is understood: add it, or give data.path={folder / 'train'} to hold a fifth out."
         )
@@ -39,12 +40,12 @@ def read_folder(folder: Path) -> Arrays:
     images_test, labels_test, classes_test = _read_split(folder / "test")
     if classes != classes_test:
         differing = sorted(set(classes) ^ set(classes_test))
-        raise ValueError(
+        raise UserError(
             f"data.path={folder}: train/ and test/ have different class folders: "
             f"{', '.join(differing[:5])} only in one. Both need the same."
         )
     if images.ndim != images_test.ndim:
-        raise ValueError(
+        raise UserError(
             f"data.path={folder}: one of train/ and test/ is grey, the other has colour. Convert one of them."
         )
     return Arrays(f"data.path={folder}", images, labels, images_test, labels_test)
@@ -54,14 +55,14 @@ def _read_split(folder: Path) -> tuple[Array, Array | None, list[str]]:
     flat = _files(folder)
     classes = {sub.name: files for sub in _subfolders(folder) if (files := _files(sub))}
     if flat and classes:
-        raise ValueError(
+        raise UserError(
             f"data.path={folder} holds images ({flat[0].name}) and folders of images "
             f"({next(iter(classes))}/). Move all images into class folders, or none."
         )
     if flat:
         return stack(_pictures(flat)), None, []
     if not classes:
-        raise ValueError(
+        raise UserError(
             f"data.path={folder} holds no images. Read are files ending in {', '.join(SUFFIXES)}, here or "
             "one folder down; MNIST's four idx files; CIFAR-10's binary batches; or give an .npz file."
         )
@@ -77,7 +78,7 @@ def _pictures(files: Iterable[Path]) -> Iterator[tuple[str, Array]]:
                 with Image.open(path) as picture:
                     yield str(path), decode(picture, str(path))
         except (OSError, SyntaxError, EOFError, struct.error, *_BOMBS) as error:
-            raise ValueError(
+            raise UserError(
                 f"{path} cannot be read as an image ({error}). Replace it or take it out of the folder."
             ) from error
 

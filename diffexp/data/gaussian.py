@@ -6,6 +6,7 @@ import torch
 
 from diffexp.data.base import Source
 from diffexp.data.mixture import MixtureData
+from diffexp.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class SmoothGaussian(Source):
     def load(self) -> MixtureData:
         for name in ("side", "std", "length"):
             if getattr(self, name) <= 0:
-                raise ValueError(
+                raise UserError(
                     f"data.{name}={getattr(self, name)} must be positive: take {getattr(type(self), name)}."
                 )
         axis = torch.arange(self.side, dtype=torch.float64)

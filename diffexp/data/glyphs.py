@@ -8,6 +8,7 @@ import torch
 
 from diffexp.data.base import Source
 from diffexp.data.mixture import MixtureData
+from diffexp.errors import UserError
 
 FONT = (
     "3E63737B6F673E00",
@@ -40,7 +41,7 @@ class Digits8(Source):
 
     def load(self) -> MixtureData:
         if self.tau < 0:
-            raise ValueError(f"data.tau={self.tau} is a standard deviation and cannot be negative: take 0.05.")
+            raise UserError(f"data.tau={self.tau} is a standard deviation and cannot be negative: take 0.05.")
         means = [_blur(_glyph(rows)) for rows in FONT]
         tangents = [_tangents(mean) for mean in means]
         covariances = [j.T @ j + self.tau**2 * np.eye(64) for j in tangents]

@@ -9,6 +9,7 @@ from PIL import Image
 
 from diffexp.data.arrays import Array, Arrays
 from diffexp.data.decode import decode, stack
+from diffexp.errors import UserError
 
 
 @runtime_checkable
@@ -32,13 +33,13 @@ def read_hub(name: str, repository: str, image_column: str, label_column: str | 
         label_column: The column of class numbers; None for none.
 
     Raises:
-        ValueError: The library is not installed, the data cannot be had, or its columns are others.
+        UserError: The library is not installed, the data cannot be had, or its columns are others.
     """
     what = f"data={name} (Hugging Face data set {repository!r})"
     try:
         datasets: Any = importlib.import_module("datasets")
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             f"{what} needs the package `datasets`, which is not installed. "
             f'Run pip install "diffexp[hub]", or give local files: data.path=FOLDER_OR_NPZ.'
         ) from error
@@ -47,12 +48,12 @@ def read_hub(name: str, repository: str, image_column: str, label_column: str | 
     except Exception as error:
         # The library and its HTTP client raise a dozen unrelated types here, and all mean one thing.
         reason = " ".join(str(error).split())[:300]
-        raise ValueError(
+        raise UserError(
             f"{what} could not be had: {type(error).__name__}: {reason}. "
             "Check the name and the network, or give local files: data.path=FOLDER_OR_NPZ."
         ) from error
     if "train" not in splits:
-        raise ValueError(
+        raise UserError(
             f"{what} has the splits {', '.join(splits)}, but no 'train'. Save the one you want as .npz "
             "and give data.path."
         )
@@ -68,7 +69,7 @@ def _read_split(
 ) -> tuple[Array, Array | None]:
     for key, column in (("image", image_column), ("label", label_column)):
         if column is not None and column not in rows.column_names:
-            raise ValueError(
+            raise UserError(
                 f"{what} has no column {column!r} but {', '.join(rows.column_names)}. Set data.{key}_column."
             )
     images = stack(_pictures(what, split, rows, image_column))

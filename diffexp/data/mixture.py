@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffexp.data.base import SPLITS, Data, Labels, Split
 from diffexp.draws import Draws
+from diffexp.errors import UserError
 from diffexp.shapes import Images
 
 SIZES: dict[Split, int] = {"train": 50_000, "heldout": 10_000}
@@ -33,7 +34,7 @@ class MixtureData(Data):
         covariances: float64 (K, D, D) over the C-order flattening, D = C H W.
 
     Raises:
-        ValueError: The parameters are not those of a mixture of Gaussians.
+        UserError: The parameters are not those of a mixture of Gaussians.
     """
 
     quantized = False
@@ -52,13 +53,13 @@ class MixtureData(Data):
         self.classes = len(weights)
         dimension = channels * height * width
         if covariances.shape[-1] != dimension or len(means) != len(weights):
-            raise ValueError(
+            raise UserError(
                 f"data={name}: {len(weights)} weights, means {tuple(means.shape)} and covariances "
                 f"{tuple(covariances.shape)} do not belong together. "
                 "Give (K,), (K, C, H, W) and (K, D, D) with D = C H W."
             )
         if bool((self.weights < 0).any()) or abs(float(self.weights.sum()) - 1) > 1e-9:
-            raise ValueError(
+            raise UserError(
                 f"data={name}: the weights {[float(w) for w in weights]} are not probabilities. "
                 "Divide them by their sum; none may be negative."
             )
@@ -133,7 +134,7 @@ class MixtureData(Data):
         values, vectors = np.linalg.eigh(covariance)
         scale = max(float(np.abs(values).max()), 1e-300)
         if np.abs(covariance - covariance.T).max() > 1e-12 * scale or values.min() < -1e-9 * scale:
-            raise ValueError(
+            raise UserError(
                 f"data={self.name}: covariance {k} is not symmetric with eigenvalues >= 0 (smallest "
                 f"{float(values.min()):.3g}). Make it J^T J, or add a multiple of the identity."
             )

@@ -10,6 +10,7 @@ from typing import cast
 import numpy as np
 
 from diffexp.data.arrays import Array, Arrays
+from diffexp.errors import UserError
 
 KEYS = ("images", "labels", "images_test", "labels_test")
 
@@ -18,12 +19,12 @@ def read_npz(path: Path) -> Arrays:
     """The arrays `images` and, if there, `labels`, `images_test` and `labels_test`; nothing is unpickled.
 
     Raises:
-        ValueError: The file is empty, damaged or of another format, or holds objects or other names.
+        UserError: The file is empty, damaged or of another format, or holds objects or other names.
     """
     if path.stat().st_size == 0:
-        raise ValueError(f"data.path={path} is an empty file (0 bytes). Copy or write it again.")
+        raise UserError(f"data.path={path} is an empty file (0 bytes). Copy or write it again.")
     if not zipfile.is_zipfile(path):
-        raise ValueError(
+        raise UserError(
             f"data.path={path} is not an .npz file, or only the first part of one. "
             "Copy it again, or write it with numpy.savez(path, images=..., labels=...)."
         )
@@ -33,9 +34,9 @@ def read_npz(path: Path) -> Arrays:
             found: dict[str, Array] = {key: _array(path, file, key) for key in KEYS if key in file.files}
             names = file.files
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, MemoryError) as error:
-        raise ValueError(f"data.path={path} is damaged ({error}). Copy or write it again.") from error
+        raise UserError(f"data.path={path} is damaged ({error}). Copy or write it again.") from error
     if "images" not in found:
-        raise ValueError(
+        raise UserError(
             f"data.path={path} holds {', '.join(names) or 'nothing'}, but no array named 'images'. "
             "Write it with numpy.savez(path, images=..., labels=...); optional: images_test, labels_test."
         )
@@ -54,7 +55,7 @@ def _refuse_larger_than_memory(path: Path) -> None:
     with zipfile.ZipFile(path) as packed:
         size = sum(member.file_size for member in packed.infolist() if member.filename.removesuffix(".npy") in KEYS)
     if size > memory:
-        raise ValueError(
+        raise UserError(
             f"data.path={path} unpacks to {size / 2**30:.3g} GiB, and this machine has {memory / 2**30:.3g} GiB of "
             "memory, where the whole set is held. Take fewer or smaller images."
         )
@@ -65,11 +66,11 @@ def _array(path: Path, file: Mapping[str, object], key: str) -> Array:
         array = file[key]
     except ValueError as error:
         if "allow_pickle" in str(error):
-            raise ValueError(
+            raise UserError(
                 f"data.path={path}: '{key}' is an array of Python objects, and unpickling those "
                 "could run any code. Save numbers: numpy.stack(images) instead of a list of unequal arrays."
             ) from error
-        raise ValueError(f"data.path={path}: '{key}' is damaged ({error}). Write the file again.") from error
+        raise UserError(f"data.path={path}: '{key}' is damaged ({error}). Write the file again.") from error
     if not isinstance(array, np.ndarray):
-        raise ValueError(f"data.path={path}: '{key}' is not an array. Write the file with numpy.savez.")
+        raise UserError(f"data.path={path}: '{key}' is not an array. Write the file with numpy.savez.")
     return cast(Array, array)

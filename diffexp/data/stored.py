@@ -12,6 +12,7 @@ from diffexp.data.hub import read_hub
 from diffexp.data.idx import holds_idx, read_idx_folder
 from diffexp.data.images import ImageData
 from diffexp.data.npz import read_npz
+from diffexp.errors import UserError
 
 FORMATS = (
     "an .npz file with arrays `images` and, if you like, `labels`, `images_test`, `labels_test`; a folder "
@@ -47,13 +48,13 @@ class StoredImages(Source):
         elif self.hub is not None:
             arrays = read_hub(self.name, self.hub, self.image_column, self.label_column)
         else:
-            raise ValueError(
+            raise UserError(
                 f"data={self.name} was not told which images. Give data.path=PATH ({FORMATS}), or data.hub=OWNER/NAME."
             )
         data = image_data(self.name, arrays, self.flip)
         if self.image_shape is not None and data.image_shape != tuple(self.image_shape):
             found, wanted = ("x".join(map(str, shape)) for shape in (data.image_shape, self.image_shape))
-            raise ValueError(
+            raise UserError(
                 f"{arrays.origin}: the images are {found}, but data={self.name} has {wanted} "
                 "(channels x height x width). For other images take data=images."
             )
@@ -64,12 +65,12 @@ def read_path(path: Path) -> Arrays:
     """The arrays under a file or folder, whose format is told by its names.
 
     Raises:
-        FileNotFoundError: Nothing is there.
-        ValueError: It is of no known format, or damaged.
+        UserError: Nothing is there.
+        UserError: It is of no known format, or damaged.
     """
     path = path.expanduser()
     if not path.exists():
-        raise FileNotFoundError(
+        raise UserError(
             f"data.path={path} does not exist (looked in {Path.cwd()}). Give {FORMATS}."
             if not path.is_absolute()
             else f"data.path={path} does not exist. Give {FORMATS}."
@@ -77,14 +78,14 @@ def read_path(path: Path) -> Arrays:
     if path.is_file():
         if path.suffix.lower() == ".npz":
             return read_npz(path)
-        raise ValueError(f"data.path={path} is a file of a type that is not read{_advice(path)}. Give {FORMATS}.")
+        raise UserError(f"data.path={path} is a file of a type that is not read{_advice(path)}. Give {FORMATS}.")
     if holds_idx(path):
         return read_idx_folder(path)
     batches = cifar_folder(path)
     if batches is not None:
         return read_cifar10(batches)
     if (path / "data_batch_1").is_file() or (path / "cifar-10-batches-py").is_dir():
-        raise ValueError(
+        raise UserError(
             f"data.path={path} holds CIFAR-10's Python version, whose pickles could run any code. "
             "Take the binary version, cifar-10-binary.tar.gz."
         )

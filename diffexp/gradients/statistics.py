@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from diffexp.denoiser import Denoiser
 from diffexp.draws import Draws
+from diffexp.errors import UserError
 from diffexp.io.progress import progress
 from diffexp.objective import Objective
 from diffexp.runs.metric_keys import BAND_EDGES
@@ -156,16 +157,16 @@ def gradients_by_band(
         seed: Of the draws.
 
     Raises:
-        ValueError: Too few batches, or no training time lies in any band.
+        UserError: Too few batches, or no training time lies in any band.
     """
     if batches < 3 or batch_size < 1:
-        raise ValueError(
+        raise UserError(
             f"batches={batches} batch_size={batch_size}: the mean and the spread of a gradient are told apart by "
             "comparing batches, which takes 3 of them, better 32, of at least one image each."
         )
     schedule, reached = denoiser.schedule, _reached(denoiser.schedule, times, bands)
     if not reached:
-        raise ValueError(f"bands={list(bands)}: no training time of {times!r} has its log-SNR there.")
+        raise UserError(f"bands={list(bands)}: no training time of {times!r} has its log-SNR there.")
     blocks, draws = min(_BLOCKS, batches), Draws(seed)
     counts = torch.bincount(torch.arange(batches) % blocks).double()
     squares, news = torch.zeros(2, len(reached), blocks, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Text that may be shown and kept: no character that moves a terminal's cursor, no password."""
+"""Text made safe to show and to keep: no character that moves a terminal's cursor, no password."""
 
 import os
 import re
@@ -30,7 +30,7 @@ def without_secrets(text: str) -> str:
 
 
 def secret_in(key: str, value: object) -> str | None:
-    """Why a setting must not be written down, in words that do not repeat it; None for a harmless one.
+    """Why a setting must not be written into a file, without its value; None for a harmless one.
 
     Args:
         key: Its name, with dots.
@@ -38,7 +38,7 @@ def secret_in(key: str, value: object) -> str | None:
     """
     text = str(value)
     if isinstance(value, str) and value and _SECRET_SETTING.fullmatch(key.rpartition(".")[2]):
-        return "its name says that it is a password or key"
+        return "its name is that of a password or key"
     for name, secret in _environment().items():
         if secret in text:
             return f"it holds the value of {name} from the environment"

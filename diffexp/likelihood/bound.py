@@ -21,6 +21,7 @@ from torch import Tensor
 
 from diffexp.denoiser import Denoiser
 from diffexp.draws import Draws
+from diffexp.errors import UserError
 from diffexp.io.progress import progress
 from diffexp.schedule import Schedule
 from diffexp.shapes import Images, PerImage
@@ -79,7 +80,7 @@ def vlb(
             targets say something only before it.
 
     Raises:
-        ValueError: The grid does not exist or holds a time at which the target says nothing, optimal lacks its
+        UserError: The grid does not exist or holds a time at which the target says nothing, optimal lacks its
             `mmse`, or `discretized` images are not 8-bit.
     """
     chain = _Chain(denoiser.schedule, steps, variance, mmse, t_start)
@@ -115,7 +116,7 @@ class HeldOutBound:
         t_start: As in `vlb`.
 
     Raises:
-        ValueError: As `vlb`.
+        UserError: As `vlb`.
     """
 
     def __init__(
@@ -215,7 +216,7 @@ def expected_vlb(
         t_start: As in `vlb`.
 
     Raises:
-        ValueError: As `vlb`.
+        UserError: As `vlb`.
     """
     chain = _Chain(schedule, steps, variance, mmse_eps, t_start)
     error = chain.mmse_x0(mmse_eps)
@@ -256,9 +257,9 @@ class _Chain:
     ) -> None:
         if steps < 2 or (schedule.is_chain and steps > schedule.steps):
             limit = f"at most its T = {schedule.steps}" if schedule.is_chain else "any number"
-            raise ValueError(f"a bound in {steps} steps on {schedule!r}: take at least 2 and {limit}.")
+            raise UserError(f"a bound in {steps} steps on {schedule!r}: take at least 2 and {limit}.")
         if schedule.is_chain and t_start != 1:
-            raise ValueError(f"a bound from t_start={t_start} on {schedule!r}: a chain's bound starts at t = 1.")
+            raise UserError(f"a bound from t_start={t_start} on {schedule!r}: a chain's bound starts at t = 1.")
         grid = t_start * torch.linspace(0, 1, steps + 1, dtype=torch.float64).reshape(-1, 1, 1, 1)
         alpha, sigma, log_snr = (f(grid).flatten() for f in (schedule.alpha, schedule.sigma, schedule.log_snr))
         self.t = grid.flatten()[1:]
@@ -272,13 +273,13 @@ class _Chain:
             self.s2 = torch.cat([beta_tilde[1:2], beta_tilde[1:]])
         elif variance == "optimal":
             if mmse is None:
-                raise ValueError(
+                raise UserError(
                     "variance=optimal needs mmse, the data's least eps-error per dimension as a function of log-SNR, "
                     "for example from diffexp.oracle; without it take variance=beta."
                 )
             self.s2 = beta_tilde + pull * self.mmse_x0(mmse)
         else:
-            raise ValueError(f"variance={variance}: there are beta, beta_tilde and optimal.")
+            raise UserError(f"variance={variance}: there are beta, beta_tilde and optimal.")
         ratio = beta_tilde / self.s2
         self.rate = pull / (2 * self.s2)
         self.constant = (ratio - 1 - ratio.log()) / 2
@@ -318,7 +319,7 @@ def _undecodable(target: Target, schedule: Schedule, t: Tensor) -> Tensor:
 def _require_decodable(target: Target, schedule: Schedule, t: Tensor) -> None:
     singular = _undecodable(target, schedule, t)
     if singular.numel():
-        raise ValueError(
+        raise UserError(
             f"{target!r} on {schedule!r} says nothing of x0 at t = {singular[0].item():g} (its gain is 0 or infinite "
             "there), where the bound needs it. Start the bound later with t_start=0.999, or take v or x0."
         )
@@ -328,7 +329,7 @@ def _require_8_bit(x0: Images) -> None:
     levels = (x0.double() + 1) * 127.5
     off = (levels - levels.round()).abs()
     if bool((off > 1e-2).any()) or bool((x0.abs() > 1 + 1e-5).any()):
-        raise ValueError(
+        raise UserError(
             "discretized=True asks for the probability of 8-bit values, and these images are not k / 127.5 - 1 with "
             f"k = 0..255 (they run from {x0.min().item():g} to {x0.max().item():g}). Quantise them, or take "
             "discretized=False."

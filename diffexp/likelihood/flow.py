@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from diffexp.denoiser import Denoiser
+from diffexp.errors import UserError
 from diffexp.io.progress import progress
 from diffexp.shapes import Images
 
@@ -61,10 +62,10 @@ def flow_nll(
         t_end: Clean end; None: the schedule's own range.
 
     Raises:
-        ValueError: There are fewer than 2 draws or 1 step.
+        UserError: There are fewer than 2 draws or 1 step.
     """
     if draws < 2 or steps < 1:
-        raise ValueError(f"draws={draws} steps={steps}: a standard error needs 2 draws or more, a flow 1 step.")
+        raise UserError(f"draws={draws} steps={steps}: a standard error needs 2 draws or more, a flow 1 step.")
     schedule, dtype, device = denoiser.schedule, x0.dtype, x0.device
     ends = torch.tensor(
         [

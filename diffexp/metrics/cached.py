@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from diffexp.errors import UserError
 from diffexp.io.files import locked, replacing, try_locked
 
 Tensors: TypeAlias = dict[str, Tensor]
@@ -62,7 +63,7 @@ def cached(path: Path, wanted: str, build: Callable[[], Tensors]) -> Tensors:
         build: Computes the tensors; called at most once.
 
     Raises:
-        OSError: The folder cannot be written to.
+        UserError: The folder cannot be written to.
     """
     if path.exists() and isinstance(found := _read(path, wanted), dict):
         return found
@@ -90,7 +91,7 @@ def _locked(path: Path) -> Generator[None]:
                 print(f"waiting for another process that is making {path} ...", file=sys.stderr, flush=True)
                 held.enter_context(locked(path))
         except OSError as error:
-            raise OSError(
+            raise UserError(
                 f"{path} is not there yet and cannot be made ({error}). Name a folder that can be written to, best on "
                 "a disk of this machine: cache=FOLDER, or DIFFEXP_CACHE."
             ) from error

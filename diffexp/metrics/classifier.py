@@ -19,6 +19,7 @@ from torch import Tensor
 from diffexp.data import Data, Split
 from diffexp.data.pixels import Pixels, as_float
 from diffexp.draws import Draws
+from diffexp.errors import UserError
 from diffexp.metrics.cached import Tensors, cache_file, cached, content_fingerprint, fingerprint, source_fingerprint
 from diffexp.metrics.determinism import deterministic_algorithms, fixed_draws
 from diffexp.metrics.features import FeatureRecipe, Features, FeatureVectors
@@ -94,12 +95,12 @@ class TrainedClassifier(FeatureRecipe):
         """Refuse a data set that has no labels, or one class only."""
         classes = data.classes
         if classes is None or data.labels("train") is None or data.labels("heldout") is None:
-            raise ValueError(
+            raise UserError(
                 f"metric=classifier on data={data.name}: its features are those of a network trained on the "
                 f"data set's labels, and {data.name} has none. Take metric=inception or metric=none."
             )
         if classes < 2:
-            raise ValueError(
+            raise UserError(
                 f"metric=classifier on data={data.name}: a network learns nothing from labels that are all "
                 "the same. Take metric=inception or metric=none."
             )
@@ -108,7 +109,7 @@ class TrainedClassifier(FeatureRecipe):
         """The trained network's features; see `FeatureRecipe`.
 
         Raises:
-            ValueError: The data set has no labels, or one class only.
+            UserError: The data set has no labels, or one class only.
         """
         self.refuse(data)
         classes = cast(int, data.classes)

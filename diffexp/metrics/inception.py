@@ -19,6 +19,7 @@ import torch.nn as nn
 
 from diffexp.data import Data
 from diffexp.data.pixels import Pixels, to_uint8
+from diffexp.errors import UserError
 from diffexp.metrics.cached import fingerprint, source_fingerprint
 from diffexp.metrics.features import FeatureRecipe, Features, FeatureVectors
 from diffexp.shapes import Images
@@ -67,7 +68,7 @@ class InceptionV3(FeatureRecipe):
     def refuse(self, data: Data) -> None:
         """Refuse images that are neither grey nor RGB, and weights that are not there."""
         if data.image_shape[0] not in (1, 3):
-            raise ValueError(
+            raise UserError(
                 f"metric=inception on data={data.name}: Inception sees RGB images (or grey ones, repeated), "
                 f"these have {data.image_shape[0]} channels. Take metric=classifier or metric=none."
             )
@@ -77,9 +78,9 @@ class InceptionV3(FeatureRecipe):
         """The network's features; see `FeatureRecipe`.
 
         Raises:
-            FileNotFoundError: There is no such weights file.
+            UserError: There is no such weights file.
             ImportError: torch-fidelity or torchvision is missing.
-            ValueError: The file is not what its name says, or the images are neither grey nor RGB.
+            UserError: The file is not what its name says, or the images are neither grey nor RGB.
         """
         self.refuse(data)
         path = find_weights(self.weights)
@@ -91,11 +92,11 @@ def find_weights(weights: str | Path | None) -> Path:
     """The weights file: the one named, or the published one in torch hub's checkpoint folder.
 
     Raises:
-        FileNotFoundError: It is not there.
+        UserError: It is not there.
     """
     path = Path(weights).expanduser() if weights else Path(torch.hub.get_dir(), "checkpoints", WEIGHTS)
     if not path.is_file():
-        raise FileNotFoundError(
+        raise UserError(
             f"metric=inception: there is no weights file {path}. Put {WEIGHTS} ({HOME}) there, or name the "
             "file with metric.features.inception.weights=PATH; metric=classifier needs no file."
         )
@@ -106,19 +107,19 @@ def checked_sha256(path: Path) -> str:
     """The file's sha256, in hex, once it is seen to begin as the file's name says.
 
     Raises:
-        ValueError: The name carries no beginning of a sha256, or another one.
+        UserError: The name carries no beginning of a sha256, or another one.
     """
     with path.open("rb") as file:
         actual = hashlib.file_digest(file, "sha256").hexdigest()
     named = re.search(r"-([0-9a-f]{8,64})\.[^.]+$", path.name)
     if named is None:
-        raise ValueError(
+        raise UserError(
             f"metric.features.inception.weights={path}: the file's name must end in the first 8 digits of its sha256, "
             f"as {WEIGHTS} does, so that a metric cannot be named after other weights. Rename the file to "
             f"{path.stem}-{actual[:8]}{path.suffix} if these are the weights you mean."
         )
     if not actual.startswith(named[1]):
-        raise ValueError(
+        raise UserError(
             f"metric.features.inception.weights={path}: its sha256 begins with {actual[:8]}, not with {named[1]} as "
             f"its name says: it is damaged or another file. Fetch it again; {WEIGHTS} is at {HOME}."
         )
@@ -129,7 +130,7 @@ def _load(path: Path) -> nn.Module:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"metric.features.inception.weights={path} holds no PyTorch weights: {error}") from error
+        raise UserError(f"metric.features.inception.weights={path} holds no PyTorch weights: {error}") from error
     # torch-fidelity unpickles whatever it is given, so it is given what has just been read without that
     safe = io.BytesIO()
     torch.save(state, safe)
@@ -137,7 +138,7 @@ def _load(path: Path) -> nn.Module:
     try:
         return _extractor()("inception-v3-compat", ["2048"], feature_extractor_weights_path=safe)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(
+        raise UserError(
             f"metric.features.inception.weights={path} fits no Inception of torch-fidelity: {error}"
         ) from error
 
@@ -147,7 +148,7 @@ def _extractor() -> Callable[..., nn.Module]:
     try:
         module = importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
     except (ImportError, RuntimeError) as error:  # a torchvision of another torch raises RuntimeError
-        raise ImportError(
+        raise UserError(
             f"metric=inception needs torch-fidelity and torchvision ({error}). Run "
             '`pip install "diffexp[fid]"`, or take metric=classifier.'
         ) from error

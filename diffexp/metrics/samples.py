@@ -117,7 +117,6 @@ class SampleMetric(Metric):
 
         Raises:
             UserError: As in `validate`, or two features give metrics of one name.
-            ValueError, FileNotFoundError, ImportError: The features cannot be computed (see the recipes).
         """
         self.validate(data)
         prepared: dict[str, PreparedSampleMetric] = {}

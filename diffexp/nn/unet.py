@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffexp.errors import UserError
 from diffexp.schedule import Schedule
 from diffexp.shapes import Images, PerImage
 
@@ -62,9 +63,9 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         if conditioning not in ("time", "none"):
-            raise ValueError(f"network.conditioning={conditioning}: there are time and none.")
+            raise UserError(f"network.conditioning={conditioning}: there are time and none.")
         if len(widths) != len(attention):
-            raise ValueError(
+            raise UserError(
                 f"network.widths has {len(widths)} resolutions and network.attention {len(attention)}: give one "
                 "true or false per resolution."
             )

@@ -1,7 +1,7 @@
 """A run's directory: who the run is and how it is doing. The writing side; `studies` reads it back.
 
     <root>/<study>/<readable choices>-<8 hex of the configuration>/seed=<N>/
-        config.yaml     the resolved configuration
+        config.json     the resolved configuration; config.yaml is the same for people to read
         run.json        identity, status and final numbers; always whole (see `files.replacing`)
         metrics.jsonl   one JSON object a line, each with `images_seen`
         heartbeat       touched while the run lives; see `heartbeat`
@@ -27,48 +27,17 @@ from diffexp.errors import UserError
 from diffexp.io import files
 from diffexp.io.jsonio import read_json, read_yaml, strict_json
 from diffexp.io.redact import without_secrets
-
-#: How the samples of a trained network are drawn and measured. None of it enters the training, so none of it is
-#: a part of what a run is: `diffexp evaluate` measures one run by many samplers and metrics. `validation` is identity:
-#: it decides the held-out draws of every `val/*` and which weights are the best.
-MEASUREMENT = ("sampler", "metric", "sampling")
-
-#: What a configuration is *not* identified by: its `MEASUREMENT`, where it is kept and watched (root, study, logger,
-#: cache, checkpoint, hydra), what may change between two starts of the same run (fail_fast, trainer.max_steps:
-#: raising it extends the run), the seed (it has a level of its own), and on which device it runs. Each entry
-#: stands for itself and all below it. `compute.precision` is identity, since bfloat16 moves the numbers, and
-#: `data.path` too: two files are two data sets, and a second directory costs less than a mixed one.
-NOT_IDENTITY = (
-    "root",
-    "study",
-    "seed",
-    "logger",
-    "checkpoint",
-    "fail_fast",
-    "cache",
-    "hydra",
-    "trainer.max_steps",
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.num_nodes",
-    "trainer.strategy",
-    "compute.channels_last",
-    "compute.compile",
-    *MEASUREMENT,
-)
-
-#: Of `MEASUREMENT`, what moves no number.
-_NOT_MEASURED = ("metric.cache", "metric.batch", "sampling.every", "sampling.grid")
+from diffexp.runs.config_keys import MEASUREMENT, NOT_IDENTITY, NOT_MEASURED, below
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """Eight hex digits that name a configuration, whatever the order of its keys; see `NOT_IDENTITY`."""
+    """Eight hex digits that name a configuration, whatever the order of its keys; see `config_keys`."""
     return _hash(identity(config))
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a configuration that decides what is computed, flat: {"optimizer.lr": 1e-4, ...}."""
-    return {key: value for key, value in flat(config) if not _below(key, NOT_IDENTITY)}
+    return {key: value for key, value in flat(config) if not below(key, NOT_IDENTITY)}
 
 
 def measurement(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,13 +45,13 @@ def measurement(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in flat(config)
-        if _below(key, MEASUREMENT) and not _below(key, _NOT_MEASURED) and key.rpartition(".")[2] != "_convert_"
+        if below(key, MEASUREMENT) and not below(key, NOT_MEASURED) and key.rpartition(".")[2] != "_convert_"
     }
 
 
 def samples_drawn_by(config: Mapping[str, Any]) -> dict[str, Any]:
     """Of `measurement`, what decides the samples themselves. Metrics say in their names what they measure by."""
-    return {key: value for key, value in measurement(config).items() if not _below(key, ("metric",))}
+    return {key: value for key, value in measurement(config).items() if not below(key, ("metric",))}
 
 
 def samples_hash(config: Mapping[str, Any]) -> str:
@@ -92,11 +61,6 @@ def samples_hash(config: Mapping[str, Any]) -> str:
 
 def _hash(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True, allow_nan=True).encode()).hexdigest()[:8]
-
-
-def _below(key: str, settings: Iterable[str]) -> bool:
-    """Whether a dotted key is one of the settings or lies below one."""
-    return any(key == setting or key.startswith(f"{setting}.") for setting in settings)
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
@@ -151,7 +115,7 @@ class RunDirectory:
 
     @property
     def config_file(self) -> Path:
-        return self.path / "config.yaml"
+        return self.path / "config.json"
 
     @property
     def record_file(self) -> Path:
@@ -205,7 +169,9 @@ class RunDirectory:
         """
         self.require_same_config(config)
         self.path.mkdir(parents=True, exist_ok=True)
-        files.write_text(self.config_file, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+        files.write_text(self.config_file, strict_json(config, indent=2) + "\n")
+        for_people = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+        files.write_text(self.path / "config.yaml", for_people)
         self.write_record(**record)
 
     def write_record(self, **changes: object) -> None:
@@ -221,10 +187,10 @@ class RunDirectory:
         """Add one line to metrics.jsonl with a single write, so that a reader meets whole lines.
 
         Raises:
-            UserError: `images_seen`, the axis of every curve, is missing.
+            ValueError: `images_seen`, the axis of every curve, is missing.
         """
         if "images_seen" not in values:
-            raise UserError(f"metrics without images_seen ({', '.join(values)}): add images_seen=<int>.")
+            raise ValueError(f"metrics without images_seen ({', '.join(values)}): add images_seen=<int>.")
         line = f"{strict_json(values)}\n".encode()
         handle = os.open(self.metrics_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         try:
@@ -262,27 +228,35 @@ class RunDirectory:
             part.unlink(missing_ok=True)
 
     def require_same_config(self, config: Mapping[str, Any]) -> None:
-        """Raise if the directory holds a run of another configuration.
+        """Require that the directory holds no run of another configuration.
 
         Raises:
             UserError: It does; the message says in what the two differ.
         """
-        if not self.config_file.exists():
+        there = read_config(self.path)
+        if there is None:
             return
-        there, here = identity(read_yaml(self.config_file)), identity(_as_read_back(config))
-        if differs := differences(there, here):
+        if differs := differences(identity(there), identity(json.loads(strict_json(config)))):
             raise UserError(
-                f"{self.path} belongs to another configuration ({differs}). Its config.yaml was edited by hand, or "
+                f"{self.path} belongs to another configuration ({differs}). Its config.json was edited by hand, or "
                 "two configurations share a hash. Take another study= or root=, or move that directory away."
             )
+
+
+def read_config(folder: Path) -> dict[str, Any] | None:
+    """The configuration of the run in a directory; None if there is none.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    if (file := folder / "config.json").exists():
+        if (config := read_json(file)) is None:
+            raise UserError(f"{file} cannot be read as JSON. Move {folder} away, and the run starts over.")
+        return config
+    return read_yaml(file) if (file := folder / "config.yaml").exists() else None  # of 0.1
 
 
 def readable(choices: Iterable[str]) -> str:
     """Choices as one name that is safe on every file system, at most 100 characters."""
     words = [re.sub(r"[^A-Za-z0-9_.=+]+", "_", choice).strip("._") for choice in choices]
     return "-".join(word for word in words if word)[:100].rstrip("-.") or "run"
-
-
-def _as_read_back(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What YAML makes of a configuration (tuples become lists, dates stay), for a like-for-like comparison."""
-    return cast(dict[str, Any], yaml.safe_load(yaml.safe_dump(dict(config))))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from diffexp.errors import UserError
-from diffexp.io.jsonio import LARGEST_RECORD, finite, parse_json, read_json, read_yaml
+from diffexp.io.jsonio import finite, parse_json, read_json, read_yaml
 
 STATUSES = ("running", "done", "failed", "diverged", "interrupted")
 
@@ -73,13 +73,12 @@ class Run:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """config.yaml, empty if it is not there or cannot be read."""
-        file = self.file("config.yaml")
-        if file is None or file.stat().st_size > LARGEST_RECORD:
-            return {}
+        """config.json, or config.yaml in a directory of 0.1; empty if it is not there or cannot be read."""
+        if file := self.file("config.json"):
+            return read_json(file) or {}
         try:
-            return read_yaml(file)
-        except (OSError, ValueError):
+            return read_yaml(file) if (file := self.file("config.yaml")) else {}
+        except (OSError, UserError):
             return {}
 
     def metrics(self, telling: str = "") -> list[dict[str, float | None]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from diffexp.errors import UserError
 from diffexp.samplers.sampler import OneBelief, refuse_no_image
 from diffexp.samplers.strides import Stride
 from diffexp.schedule import Schedule
@@ -34,9 +35,9 @@ class Ancestral(OneBelief):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.variance not in VARIANCES:
-            raise ValueError(f"sampler.variance={self.variance}: there are {', '.join(VARIANCES)}.")
+            raise UserError(f"sampler.variance={self.variance}: there are {', '.join(VARIANCES)}.")
         if self.variance == "optimal" and self.mmse is None:
-            raise ValueError(
+            raise UserError(
                 "sampler.variance=optimal depends on the data: pass mmse=, the smallest mean squared eps-error per "
                 "dimension as a function of log-SNR. Or take variance=beta or beta_tilde, which need nothing."
             )
@@ -57,7 +58,7 @@ class Ancestral(OneBelief):
             return stride.beta_tilde
         mmse = self.mmse(torch.tensor([stride.log_snr_t], dtype=torch.float64)).item()
         if not 0 <= mmse <= 1 + 1e-6:
-            raise ValueError(
+            raise UserError(
                 f"mmse({stride.log_snr_t:g}) = {mmse:g}: a squared eps-error per dimension lies between 0 and 1, its "
                 "value for the belief eps = 0. Divide one that is summed by the number of dimensions."
             )

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from diffexp.errors import UserError
 from diffexp.samplers.sampler import OneBelief
 from diffexp.samplers.strides import Stride
 from diffexp.shapes import Images
@@ -23,7 +24,7 @@ class Ddim(OneBelief):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.eta <= 1:
-            raise ValueError(
+            raise UserError(
                 f"sampler.eta={self.eta}: from 0 (no fresh noise) to 1 (as much as the chain's beta_tilde)."
             )
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from diffexp.errors import UserError
 from diffexp.schedule import Schedule
 
 RHO = 7.0
@@ -43,7 +44,7 @@ def spaced(name: str, schedule: Schedule, steps: int, t_start: float, t_end: flo
     forward, back = SPACINGS[name]
     low = t_end or last_time(schedule)
     if t_start <= low:
-        raise ValueError(
+        raise UserError(
             f"sampler.grid={name} from t_start={t_start:g}: its last time before 0 is {low:g}. Start above it, or take "
             "sampler.grid=time."
         )
@@ -63,10 +64,10 @@ def own(grid: Tensor) -> Tensor:
     """Times that a person chose, as given.
 
     Raises:
-        ValueError: They are not at least two decreasing numbers in [0, 1].
+        UserError: They are not at least two decreasing numbers in [0, 1].
     """
     if grid.ndim != 1 or len(grid) < 2 or not bool(((grid >= 0) & (grid <= 1)).all() and (grid.diff() < 0).all()):
-        raise ValueError(
+        raise UserError(
             f"sampler.grid={list(map(float, grid.flatten()))}: a grid of one's own is two or more decreasing times in "
             f"[0, 1], for example [1, 0.5, 0]; or take one of {', '.join(NAMES)}."
         )

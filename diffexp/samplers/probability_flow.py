@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from diffexp.errors import UserError
 from diffexp.samplers.beliefs import Beliefs
 from diffexp.samplers.grids import last_time
 from diffexp.samplers.rates import rates, refuse_chain
@@ -39,9 +40,9 @@ class ProbabilityFlow(Sampler):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.method not in METHODS:
-            raise ValueError(f"sampler.method={self.method}: there are {', '.join(METHODS)}.")
+            raise UserError(f"sampler.method={self.method}: there are {', '.join(METHODS)}.")
         if not 0 < self.tolerance < 1:
-            raise ValueError(f"sampler.tolerance={self.tolerance}: between 0 and 1, for example 1e-5.")
+            raise UserError(f"sampler.tolerance={self.tolerance}: between 0 and 1, for example 1e-5.")
 
     def times(self, schedule: Schedule) -> Tensor:
         refuse_chain("sampler=probability_flow", schedule)
@@ -75,7 +76,7 @@ class ProbabilityFlow(Sampler):
         try:
             import torchdiffeq  # pyright: ignore[reportMissingTypeStubs]
         except ImportError as missing:
-            raise ImportError(
+            raise UserError(
                 "sampler.method=adaptive integrates with torchdiffeq, which is not installed: "
                 '`pip install "diffexp[ode]"`, or take method=heun.'
             ) from missing
@@ -90,7 +91,7 @@ class ProbabilityFlow(Sampler):
         try:
             path = integrate(velocity, x, ends, **limits, method="dopri5", options=options)
         except AssertionError as stuck:
-            raise ValueError(
+            raise UserError(
                 f"{self!r} cannot go on: {stuck}. Loosen sampler.tolerance, or take method=heun, which walks through."
             ) from stuck
         return path[-1]

@@ -2,6 +2,7 @@
 
 import torch
 
+from diffexp.errors import UserError
 from diffexp.schedule import Schedule
 
 
@@ -18,10 +19,10 @@ def refuse_chain(method: str, schedule: Schedule) -> None:
     path in t leads to the image.
 
     Raises:
-        ValueError: The schedule is a chain.
+        UserError: The schedule is a chain.
     """
     if schedule.is_chain:
-        raise ValueError(
+        raise UserError(
             f"{method} moves by d alpha / dt, and the chain {schedule!r} has none. Take schedule=linear_beta_cont, the "
             "equation that DDPM's chain discretises; or on the chain sampler=ancestral in place of the reverse SDE, "
             "sampler=ddim or heun in place of the probability flow."

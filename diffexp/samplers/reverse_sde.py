@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from diffexp.errors import UserError
 from diffexp.samplers.beliefs import Beliefs
 from diffexp.samplers.rates import rates, refuse_chain
 from diffexp.samplers.sampler import Fresh, Sampler, refuse_no_image
@@ -32,9 +33,9 @@ class ReverseSde(Sampler):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.langevin < float("inf"):
-            raise ValueError(f"sampler.langevin={self.langevin}: a signal-to-noise ratio, 0 for no corrector, or 0.16.")
+            raise UserError(f"sampler.langevin={self.langevin}: a signal-to-noise ratio, 0 for no corrector, or 0.16.")
         if self.langevin and self.t_end == 0:
-            raise ValueError(
+            raise UserError(
                 f"sampler.langevin={self.langevin} down to t_end=0: without noise there is no score to follow. Set "
                 "sampling.t_end=0.001, or langevin=0."
             )

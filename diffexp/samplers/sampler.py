@@ -9,6 +9,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from diffexp.errors import UserError
 from diffexp.samplers import grids
 from diffexp.samplers.beliefs import Beliefs, Believes
 from diffexp.samplers.strides import Stride, strides
@@ -45,11 +46,11 @@ class Sampler(ABC):
         if not isinstance(self.grid, str):
             self._take_own_grid(self.grid)
         elif self.grid not in grids.NAMES:
-            raise ValueError(
+            raise UserError(
                 f"sampler.grid={self.grid}: there are {', '.join(grids.NAMES)}, or a list of decreasing times."
             )
         if self.steps < 1 or not 0 <= self.t_end < self.t_start <= 1:
-            raise ValueError(f"{self!r}: needs steps >= 1 and 0 <= t_end < t_start <= 1.")
+            raise UserError(f"{self!r}: needs steps >= 1 and 0 <= t_end < t_start <= 1.")
 
     def _take_own_grid(self, grid: Tensor | Sequence[float]) -> None:
         times = grids.own(grid if isinstance(grid, Tensor) else torch.tensor(list(grid), dtype=torch.float64)).cpu()
@@ -57,7 +58,7 @@ class Sampler(ABC):
         for name, value in given.items():
             said = getattr(self, name)
             if said not in (value, getattr(type(self), name)):  # the default stands for "not said"
-                raise ValueError(
+                raise UserError(
                     f"sampler.{name}={said} with a sampler.grid of {len(times)} times from {given['t_start']:g} to "
                     f"{given['t_end']:g}: the grid gives {name}={value:g}. Leave one of the two out."
                 )
@@ -68,7 +69,7 @@ class Sampler(ABC):
         """The grid, decreasing, float64 (steps + 1,).
 
         Raises:
-            ValueError: The grid visits times that the chain does not have.
+            UserError: The grid visits times that the chain does not have.
         """
         if isinstance(self.grid, Tensor):
             return self._on(schedule, schedule.exact(self.grid))
@@ -80,7 +81,7 @@ class Sampler(ABC):
         before_the_first = times[(times > 0) & (times < 1 / schedule.steps - 1e-12)]
         if schedule.is_chain and before_the_first.numel():
             most = math.floor(self.t_start * schedule.steps + 1e-9)
-            raise ValueError(
+            raise UserError(
                 f"sampler.steps={self.steps} on a chain of {schedule.steps}: the grid has t = "
                 f"{before_the_first[0].item():g}, and a chain has no times in (0, {1 / schedule.steps:g}). Keep "
                 f"sampling.t_end and a grid of your own off them, set sampler.steps={most} or fewer or "
@@ -147,10 +148,10 @@ def refuse_no_image(method: str, schedule: Schedule, t: float) -> None:
     """Refuse to start where alpha = 0.
 
     Raises:
-        ValueError: Nothing of the image is left at t.
+        UserError: Nothing of the image is left at t.
     """
     if not schedule.alpha(torch.full((1, 1, 1, 1), t, dtype=torch.float64)).item() > 0:
-        raise ValueError(
+        raise UserError(
             f"{method} from t_start={t:g} on {schedule!r}: it divides by alpha, which is 0 there. Set "
             "sampling.t_start=0.999, or take sampler=ddim."
         )

@@ -151,7 +151,7 @@ def test_where_a_target_does_not_exist_nothing_has_failed(mine: str, capsys: pyt
         ("{}.function", "that is a function and not a Target. Write class function(Target) with a method coefficients"),
         ("{}.Other", "that is a class, but not a Target. Write class Other(Target)"),
         ("{}.Unfinished", "the class has no method coefficients. Write def coefficients(self, schedule, t)."),
-        ("nowhere.Mine", "there is no module nowhere in the current folder"),
+        ("nowhere.Mine", "there is no module nowhere. If nowhere.py is your own, put its folder on PYTHONPATH"),
         ("needs_{}.X", "importing needs_{} fails: No module named 'torchvisions' (needs_{}.py, line 1)."),
         ("broken_{}.X", "importing broken_{} fails: SyntaxError: "),
         ("dividing_{}.X", "importing dividing_{} fails: ZeroDivisionError: division by zero (dividing_{}.py, line 2)."),

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from small_conf import CONF, write
 
 import diffexp
 from diffexp.cli.config import compose_choice
-from diffexp.cli.errors import task_mistake
+from diffexp.cli.errors import user_message
 from diffexp.cli.hydra_app import run_hydra_app
+from diffexp.cli.instantiate import built
 from diffexp.cli.main import COMMANDS, main
 from hydra_plugins.diffexp_local_launcher._sweep_log import duration
 
@@ -228,7 +228,7 @@ def test_a_mistake_found_while_the_task_runs_has_no_traceback(app: App, capsys: 
 
 
 def test_a_wrong_argument_in_the_configuration_is_a_mistake(app: App, capsys: pytest.CaptureFixture[str]) -> None:
-    app.check = lambda cfg: instantiate(cfg.target)
+    app.check = lambda cfg: built(cfg.target, object, "target")
     said = refused(app, capsys, "+target._target_=fractions.Fraction")
     assert said.startswith("target: ")
     assert "unexpected keyword argument 'std'" in said
@@ -238,7 +238,7 @@ def test_a_value_that_a_class_refuses_is_told_by_the_key_that_was_typed(
     app: App, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By this package's class in words of its own, which name neither the group nor the key."""
-    app.check = lambda cfg: instantiate(cfg.target)
+    app.check = lambda cfg: built(cfg.target, object, "target")
     sampler = ["target=score", "~target.std", "+target._target_=diffexp.samplers.Ddim"]
     said = refused(app, capsys, *sampler, "target.steps=0")
     assert said.startswith("target.steps=0: ")
@@ -246,7 +246,7 @@ def test_a_value_that_a_class_refuses_is_told_by_the_key_that_was_typed(
 
 
 def test_a_deferred_call_that_is_refused_says_how_it_is_made(app: App, capsys: pytest.CaptureFixture[str]) -> None:
-    app.check = lambda cfg: instantiate(cfg.network, _partial_=True)(image_shape=(1, 8, 8))
+    app.check = lambda cfg: built(cfg.network, object, "network", image_shape=(1, 8, 8))
     said = refused(app, capsys, "+network._target_=fractions.Fraction")
     assert "'image_shape'" in said
     assert "network(image_shape=, schedule=, data_std=, **its own settings)" in said
@@ -254,7 +254,7 @@ def test_a_deferred_call_that_is_refused_says_how_it_is_made(app: App, capsys: p
 
 
 def test_a_module_that_is_not_found_is_told_with_where_to_say_it(app: App, capsys: pytest.CaptureFixture[str]) -> None:
-    app.check = lambda cfg: instantiate(cfg.target)
+    app.check = lambda cfg: built(cfg.target, object, "target")
     said = refused(app, capsys, "+target._target_=mine_alone.Target")
     assert said.startswith("target._target_=mine_alone.Target: there is no module mine_alone.")
     assert "PYTHONPATH=" in said
@@ -335,7 +335,7 @@ def test_a_value_error_of_what_our_code_calls_is_a_bug() -> None:
     """Only a `raise` of our own speaks to a person; here `round` raises inside our function."""
     with pytest.raises(ValueError, match="NaN") as caught:
         duration(math.nan)
-    assert task_mistake(caught.value) is None
+    assert user_message(caught.value) is None
 
 
 def test_full_errors_can_be_asked_for(app: App, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -218,7 +218,7 @@ def test_jobs_that_are_not_known_yet_cannot_be_planned(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["plan", *WORDS, "-m", f"hydra.sweeper._target_={__name__}.Search", "seed=0,1"]) == 2
-    assert "finds its jobs as it goes, so nobody can say yet what they will be" in capsys.readouterr().err
+    assert "chooses its jobs while it runs: they cannot be listed beforehand" in capsys.readouterr().err
 
 
 def test_help_is_its_own(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 import wandb
-import yaml
 from quick import QUICK
 from torch import Tensor, nn
 from torch.optim import AdamW
@@ -62,7 +61,7 @@ def test_a_run_leaves_its_identity_its_numbers_and_its_pictures(finished: Path) 
     assert record["clip"] is True
     assert run.name.startswith("v-epsilon-linear_beta-digits-")
     assert run.name.endswith(record["config_hash"])
-    for name in ("samples/final.png", "samples/data.png", "checkpoints/last.ckpt", "config.yaml"):
+    for name in ("samples/final.png", "samples/data.png", "checkpoints/last.ckpt", "config.json", "config.yaml"):
         assert (run.path / name).stat().st_size > 0
     lines = run.metrics()
     assert [line["images_seen"] for line in lines] == [0, 32, 64]
@@ -346,11 +345,11 @@ REFUSED = {
     "study=a/b": ["study=a/b", "root="],
     "network.widths=[8,8]": ["network.attention", "one"],
     "network.groups=3": ["network.groups=3", "ValueError: num_channels (8) must be divisible by num_groups (3)"],
-    "network._target_=test_train.TwoAnswers": ["TwoAnswers answered with shape (2, 2, 8, 8)"],
-    "network._target_=test_train.Broken": [
+    f"network._target_={__name__}.TwoAnswers": ["TwoAnswers answered with shape (2, 2, 8, 8)"],
+    f"network._target_={__name__}.Broken": [
         "Broken raises ZeroDivisionError: integer division or modulo by zero (test_train.py, line "
     ],
-    "target._target_=test_train.Picky": ["test_train.Picky raises RuntimeError: not today (test_train.py, line "],
+    f"target._target_={__name__}.Picky": ["test_train.Picky raises RuntimeError: not today (test_train.py, line "],
     "logger=mlflow": ["mlflow", "wandb"],
     "metric=inception": ["weights-inception-2015-12-05-6726825d.pth"],
 }
@@ -394,9 +393,9 @@ def test_a_directory_of_another_configuration_is_refused_and_kept(
 ) -> None:
     assert train(tmp_path) == 0
     run = only_run(tmp_path)
-    config = yaml.safe_load((run.path / "config.yaml").read_text())
+    config = json.loads((run.path / "config.json").read_text())
     config["optimizer"]["lr"] = 0.5
-    (run.path / "config.yaml").write_text(yaml.safe_dump(config))
+    (run.path / "config.json").write_text(json.dumps(config))
     kept = (run.path / "metrics.jsonl").read_bytes()
     assert train(tmp_path) == 2
     assert "optimizer.lr" in capsys.readouterr().err

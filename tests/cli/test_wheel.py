@@ -26,8 +26,8 @@ def test_every_file_of_conf_is_in_the_wheel(unpacked: Path) -> None:
     there = {path.relative_to(unpacked / "diffexp/conf") for path in (unpacked / "diffexp/conf").rglob("*.yaml")}
     assert here == there
     assert len(there) > 60
-    for name in ("page.css", "page.js"):
-        assert (unpacked / "diffexp/report" / name).is_file()
+    for name in ("report/page.css", "report/page.js", "cli/completion.bash"):
+        assert (unpacked / "diffexp" / name).is_file()
 
 
 def test_it_composes_a_sweep_far_from_the_checkout(unpacked: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from diffexp.data.arrays import image_data
 from diffexp.data.stored import read_path
+from diffexp.errors import UserError
 
 RNG = np.random.default_rng(0)
 NAMES = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
@@ -34,7 +35,7 @@ def test_the_batches_are_read_in_order_from_either_folder(tmp_path: Path, inner:
 def test_a_missing_batch_is_named(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "data_batch_3.bin").unlink()
-    with pytest.raises(FileNotFoundError, match=r"lacks data_batch_3\.bin"):
+    with pytest.raises(UserError, match=r"lacks data_batch_3\.bin"):
         read_path(tmp_path)
 
 

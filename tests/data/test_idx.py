@@ -8,6 +8,7 @@ import pytest
 from diffexp.data.arrays import Array, image_data
 from diffexp.data.idx import read_idx, read_idx_folder
 from diffexp.data.stored import read_path
+from diffexp.errors import UserError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 5, 4), dtype=np.uint8)
 LABELS = (np.arange(20) % 4).astype(np.uint8)
@@ -78,7 +79,7 @@ def test_a_file_longer_or_shorter_than_it_says_is_named(tmp_path: Path, content:
 
 def test_a_missing_file_of_the_four_is_named(tmp_path: Path) -> None:
     (write(tmp_path) / "t10k-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no t10k-labels-idx1-ubyte\.gz"):
+    with pytest.raises(UserError, match=r"no t10k-labels-idx1-ubyte\.gz"):
         read_path(tmp_path)
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from diffexp.data.base import Source
 from diffexp.data.stored import StoredImages
+from diffexp.errors import UserError
 
 CONF = Path(__file__).parents[2] / "conf"
 CHOICES = sorted(path.stem for path in (CONF / "data").glob("*.yaml"))
@@ -53,9 +54,9 @@ def test_images_of_another_size_than_the_preset_are_refused(tmp_path: Path) -> N
 
 
 def test_a_path_that_does_not_exist_is_named_with_where_it_was_looked_for() -> None:
-    with pytest.raises(FileNotFoundError, match=r"data.path=nowhere/to/be does not exist \(looked in "):
+    with pytest.raises(UserError, match=r"data.path=nowhere/to/be does not exist \(looked in "):
         StoredImages("images", path="nowhere/to/be").load()
-    with pytest.raises(FileNotFoundError, match=r"data.path=/nowhere/to/be does not exist\. Give an \.npz"):
+    with pytest.raises(UserError, match=r"data.path=/nowhere/to/be does not exist\. Give an \.npz"):
         StoredImages("images", path="/nowhere/to/be").load()
 
 

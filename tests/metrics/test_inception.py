@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from diffexp.data import ImageData
+from diffexp.errors import UserError
 from diffexp.metrics.inception import WEIGHTS, InceptionFeatures, InceptionV3, checked_sha256
 
 CPU = torch.device("cpu")
@@ -51,7 +52,7 @@ def test_a_name_without_a_sha256_is_refused_and_a_name_offered(tmp_path: Path) -
 
 def test_absent_weights_are_named_with_the_place_they_belong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
-    with pytest.raises(FileNotFoundError) as error:
+    with pytest.raises(UserError) as error:
         InceptionV3().build(data(), tmp_path, CPU)
     assert str(tmp_path / "checkpoints" / WEIGHTS) in str(error.value)
     assert "metric.features.inception.weights=" in str(error.value)
@@ -96,7 +97,7 @@ def test_without_torch_fidelity_the_extra_is_named(tmp_path: Path) -> None:
     content = io.BytesIO()
     torch.save({"weight": torch.zeros(1)}, content)
     path = written(tmp_path, content.getvalue())
-    with pytest.raises(ImportError, match=r'pip install "diffexp\[fid\]"'):
+    with pytest.raises(UserError, match=r'pip install "diffexp\[fid\]"'):
         InceptionV3(path).build(data(), tmp_path, CPU)
 
 

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from diffexp.data.digits import Digits
+from diffexp.errors import UserError
 from diffexp.io.files import try_locked
 from diffexp.metrics.cached import cache_file, cached
 from diffexp.metrics.classifier import TrainedClassifier
@@ -133,7 +134,7 @@ def test_a_cache_file_lies_in_the_cache_whatever_the_data_is_called(tmp_path: Pa
 
 def test_a_cache_that_cannot_be_written_is_told_with_what_to_set(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"cannot be made .* cache=FOLDER, or DIFFEXP_CACHE"):
+    with pytest.raises(UserError, match=r"cannot be made .* cache=FOLDER, or DIFFEXP_CACHE"):
         cached(tmp_path / "file" / "x.safetensors", "w", dict)
 
 

@@ -8,15 +8,8 @@ from typing import Any
 
 import pytest
 
-from diffexp.runs.directory import (
-    NOT_IDENTITY,
-    RunDirectory,
-    config_hash,
-    flat,
-    measurement,
-    readable,
-    samples_hash,
-)
+from diffexp.runs.config_keys import NOT_IDENTITY
+from diffexp.runs.directory import RunDirectory, config_hash, flat, measurement, readable, samples_hash
 from diffexp.runs.study import read_study
 
 CONFIG: dict[str, Any] = {
@@ -147,7 +140,7 @@ def test_a_record_that_cannot_be_written_leaves_the_old_one_and_no_litter(tmp_pa
     with pytest.raises(TypeError, match="no JSON value"):
         run.write_record(status=object())
     assert run.record["status"] == "running"
-    assert sorted(path.name for path in run.path.iterdir()) == ["config.yaml", "run.json"]
+    assert sorted(path.name for path in run.path.iterdir()) == ["config.json", "config.yaml", "run.json"]
 
 
 def test_a_reader_never_meets_half_a_record(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from diffexp.data.stored import StoredImages
 from diffexp.io.jsonio import read_yaml
 from diffexp.io.redact import printable, secret_in, without_secrets
 from diffexp.metrics.cached import cached
-from diffexp.runs.directory import RunDirectory
+from diffexp.runs.directory import RunDirectory, read_config
 from diffexp.runs.study import read_study
 
 TINY = ("trainer.max_steps=1", "training.batch_size=4", "validation.count=8", "validation.bound=null",
@@ -116,6 +116,14 @@ CALLS: list[dict[str, Any]] = [
 NODES = ("target", "schedule", "weighting", "times", "sampler", "metric", "data", "network", "optimizer")
 
 
+def write_config(run: Path, config: dict[str, Any], of_0_1: bool = False) -> None:
+    """As config.json, or as config.yaml alone."""
+    (run / "config.json").unlink(missing_ok=True)
+    (run / ("config.yaml" if of_0_1 else "config.json")).write_text(
+        yaml.safe_dump(config) if of_0_1 else json.dumps(config)
+    )
+
+
 def hostile(value: Any, mark: Path, bomb: Path) -> Any:
     return json.loads(json.dumps(value).replace("MARK", str(mark)).replace("PICKLE", str(bomb)))
 
@@ -126,41 +134,43 @@ def test_nothing_but_a_class_of_the_right_kind_is_called_whatever_a_runs_configu
 ) -> None:
     """The checkpoint is of the same configuration, so that nothing else refuses it."""
     (bomb := mark.with_name("bomb")).write_bytes(pickle.dumps(Touch(mark)))
-    good, checkpoint = read_yaml(run / "config.yaml"), torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    good, checkpoint = read_config(run), torch.load(run / "checkpoints/last.ckpt", weights_only=True)
     for call in CALLS if node == "target" else (CALLS[0], CALLS[-1]):
         config = {**good, node: hostile(call, mark, bomb)}
-        (run / "config.yaml").write_text(yaml.safe_dump(config))
         torch.save(
             {**checkpoint, "diffexp": {**checkpoint["diffexp"], "config": config}}, run / "checkpoints/last.ckpt"
         )
-        said = refused(capsys, "evaluate", f"run={run}", "likelihood.count=0")
-        assert f"{node}" in said
-        assert "this must name" in said
-        assert not mark.exists()
+        for of_0_1 in (False, True):
+            write_config(run, config, of_0_1)
+            said = refused(capsys, "evaluate", f"run={run}", "likelihood.count=0")
+            assert f"{node}" in said
+            assert "this must name" in said
+            assert not mark.exists()
 
 
 def test_a_class_of_another_kind_is_refused_inside_a_network_too(
     run: Path, mark: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = read_yaml(run / "config.yaml")
+    config = read_config(run)
     config["network"]["widths"] = {"_target_": "torch.nn.Sequential", "_args_": [{"_target_": "os.mkdir", "path": "x"}]}
-    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    write_config(run, config)
     checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
     torch.save({**checkpoint, "diffexp": {**checkpoint["diffexp"], "config": config}}, run / "checkpoints/last.ckpt")
     said = refused(capsys, "sample", f"run={run}")
     assert "network.widths._args_.0._target_=os.mkdir: this must name" in said
 
 
+@pytest.mark.parametrize("of_0_1", [False, True])
 def test_the_environment_is_not_read_for_a_runs_configuration(
-    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, of_0_1: bool
 ) -> None:
     monkeypatch.setenv("MY_TOKEN", "s3cret-s3cret")
-    config = read_yaml(run / "config.yaml")
+    config = read_config(run)
     config["sampler"]["grid"] = "${oc.env:MY_TOKEN}"
-    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    write_config(run, config, of_0_1)
     for command in ("sample", "evaluate"):
         said = refused(capsys, command, f"run={run}")
-        assert "sampler.grid in its config.yaml is no plain value" in said
+        assert "sampler.grid in its configuration is no plain value" in said
         assert "s3cret" not in said
 
 
@@ -176,6 +186,14 @@ BOMBS = {
     "digits": "x: " + "9" * 5000,
     "date": "x: 2020-99-99",
     "bytes": "x: \0",
+    "flow, within the size": "[" * 60_000,
+    "block, within the size": "- " * 30_000,
+    "keys, within the size": "? " * 30_000,
+    "base 60, within the size": "x: 1" + ":1" * 30_000,
+    "names": "".join(f"&a{i} " for i in range(10_000)) + "x: 1",
+    "words": "x: 'a" + "\n" * 60_000 + "'b",
+    "binary": "x: !!binary aGFsbG8=",
+    "a set": "x: !!set {a, b}",
 }  # fmt: skip
 
 
@@ -183,13 +201,14 @@ BOMBS = {
 def test_yaml_that_is_made_to_run_to_overflow_or_never_to_end_is_refused(tmp_path: Path, kind: str) -> None:
     """In a process of its own: libyaml overflowed the stack of this one."""
     run = write_run(tmp_path, "s", "x0", 0, lines=1, validations=1)
-    run.config_file.write_text(BOMBS[kind])
+    run.config_file.unlink()
+    (file := run.path / "config.yaml").write_text(BOMBS[kind])
     with_limit = "import resource as r; r.setrlimit(r.RLIMIT_CPU, (20, 20)); r.setrlimit(r.RLIMIT_AS, (4 << 30,) * 2)"
     program = f"{with_limit}; from diffexp.cli.main import main; main(['report', 's', '--root', {str(tmp_path)!r}])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-500:]
     with pytest.raises(ValueError, match="is no readable YAML"):
-        read_yaml(run.config_file)
+        read_yaml(file)
 
 
 def test_a_record_of_any_size_depth_and_number_is_read_or_passed_over(tmp_path: Path) -> None:
@@ -220,8 +239,9 @@ def test_links_out_of_a_study_are_neither_read_nor_written_through(
     shutil.move(run / "checkpoints/last.ckpt", outside / "last.ckpt")
     (run / "checkpoints/last.ckpt").symlink_to(outside / "last.ckpt")
     assert "its last.ckpt is a link" in refused(capsys, "sample", f"run={run}", f"out={tmp_path}/x.png")
-    (run / "config.yaml").rename(outside / "config.yaml")
-    (run / "config.yaml").symlink_to(outside / "config.yaml")
+    for name in ("config.json", "config.yaml"):
+        (run / name).rename(outside / name)
+        (run / name).symlink_to(outside / name)
     assert "there is no run in that folder" in refused(capsys, "sample", f"run={run}")
 
 
@@ -310,8 +330,8 @@ def test_no_key_of_the_environment_reaches_a_file_of_a_run(
         ("data.hub=https://hf_abcdefgh@host/x", "data.hub: it holds a URL with a password"),
         (f"study={KEY}", "study: it holds the value of WANDB_API_KEY"),
         ("logger.project=${oc.env:WANDB_API_KEY}", "logger.project: it holds the value of WANDB_API_KEY"),
-        (f"+logger.api_key={KEY[:12]}", "logger.api_key: its name says that it is a password"),
-        ("+data.password=hunter22", "data.password: its name says"),
+        (f"+logger.api_key={KEY[:12]}", "logger.api_key: its name is that of a password"),
+        ("+data.password=hunter22", "data.password: its name is that of a password"),
     ],
 )
 def test_a_password_in_a_configuration_is_refused_without_being_repeated(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from synthetic import change_record, write_run, write_study
 
+from diffexp.errors import UserError
 from diffexp.runs.study import find_study, read_study
 
 
@@ -62,9 +63,9 @@ def test_a_study_is_found_by_folder_and_by_name(tmp_path: Path, monkeypatch: pyt
 def test_a_study_that_does_not_exist_is_told_by_the_nearest_name_and_what_is_there(tmp_path: Path) -> None:
     for name in ("which_target", "fair_lr"):
         write_study(tmp_path, name, ("x0",), (0,))
-    with pytest.raises(FileNotFoundError, match=r"Did you mean which_target\? Studies under .*: fair_lr, which_target"):
+    with pytest.raises(UserError, match=r"Did you mean which_target\? Studies under .*: fair_lr, which_target"):
         find_study("which_targt", tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"There is no study under .*empty yet"):
+    with pytest.raises(UserError, match=r"There is no study under .*empty yet"):
         find_study("which_target", tmp_path / "empty")
 
 

@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from diffexp.cli.main import main
-from diffexp.cli.schema import refuse_processes
+from diffexp.cli.schema import validate_processes
 from diffexp.runs.study import Run, read_study
 from diffexp.training.distributed import World
 
@@ -219,9 +219,9 @@ def test_a_sweep_in_two_processes_is_refused(tmp_path: Path) -> None:
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:
     cfg = OmegaConf.create({"training": {"batch_size": 128}})
-    refuse_processes(cfg, 4, RunMode.RUN)
+    validate_processes(cfg, 4, RunMode.RUN)
     with pytest.raises(ValueError, match=r"training.batch_size=128 cannot be shared by 3 processes .* Take 126\."):
-        refuse_processes(cfg, 3, RunMode.RUN)
+        validate_processes(cfg, 3, RunMode.RUN)
 
 
 def test_the_environment_says_which_process_this_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -271,7 +271,7 @@ def test_a_broken_checkpoint_is_one_clear_line_in_a_sweep_that_goes_on(
     assert words in err
     again = next(line for line in err.splitlines() if line.startswith("    again: "))
     assert "seed=0" in shlex.split(again)
-    assert out.splitlines()[-1] == "1 done, 1 failed; the same command again takes up what is left"
+    assert out.splitlines()[-1] == "1 done, 1 failed; the same command again continues with the rest"
     assert [Run.at(path).status for path in (first, second)] == ["failed", "done"]  # pyright: ignore
     (first / "checkpoints/last.ckpt").unlink()
     assert train(tmp_path, *sweep) == 0
@@ -413,7 +413,7 @@ def test_a_killed_job_of_a_sweep_is_told_and_the_same_command_finishes_it(tmp_pa
     assert "#1 KILLED (signal 9)" in out
     assert f"died         {victim.parent}\n" in out
     assert "its process was killed" in out
-    assert out.splitlines()[-1] == "1 done, 1 died; the same command again takes up what is left"
+    assert out.splitlines()[-1] == "1 done, 1 died; the same command again continues with the rest"
     with process(tmp_path, *sweep) as running:
         out, err = running.communicate(timeout=180)
     assert running.returncode == 0, err

@@ -1,0 +1,44 @@
+"""What each key of a run's configuration is for; a key stands for itself and for all below it. No torch here.
+
+Every list of keys stands here once, so that a new group or section is entered in one file.
+"""
+
+from collections.abc import Iterable
+
+#: The groups of conf/ from which a run takes one choice each; run.json records the choices.
+GROUPS = ("target", "weighting", "schedule", "times", "data", "network", "optimizer", "sampler", "metric")
+
+#: How the samples of a trained network are drawn and measured. None of it enters the training, so none of it is a part
+#: of what a run is: `diffexp evaluate` measures one run with many samplers and metrics. `validation` is identity: it
+#: decides the held-out draws of every `val/*` and which weights are the best.
+MEASUREMENT = ("sampler", "metric", "sampling")
+
+#: Of `MEASUREMENT`, what moves no number.
+NOT_MEASURED = ("metric.cache", "metric.batch", "sampling.every", "sampling.grid")
+
+#: Where a run is kept and watched, and on which device it runs; `trainer.max_steps`, which a later start may raise to
+#: extend the run; the seed, which has a folder of its own. None of it says what a run is. `compute.precision` does,
+#: since bfloat16 moves the numbers, and so does `data.path`: two files are two data sets.
+NOT_IDENTITY = (
+    "root",
+    "study",
+    "seed",
+    "logger",
+    "checkpoint",
+    "fail_fast",
+    "cache",
+    "hydra",
+    "trainer.max_steps",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "compute.channels_last",
+    "compute.compile",
+    *MEASUREMENT,
+)
+
+
+def below(key: str, settings: Iterable[str]) -> bool:
+    """Whether a dotted key is one of the settings or lies below one."""
+    return any(key == setting or key.startswith(f"{setting}.") for setting in settings)
