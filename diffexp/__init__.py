@@ -3,8 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffexp.training.fit import fit
-    from diffexp.training.load import load
+    from diffexp.training import fit, load
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "fit", "load"]
@@ -12,12 +11,8 @@ __all__ = ["__version__", "fit", "load"]
 
 def __getattr__(name: str) -> Any:
     """`diffexp.fit` and `diffexp.load`, imported on first use: torch takes seconds, and `diffexp --help` needs none."""
-    if name == "fit":
-        from diffexp.training.fit import fit
+    if name not in ("fit", "load"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
 
-        return fit
-    if name == "load":
-        from diffexp.training.load import load
-
-        return load
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("diffexp.training"), name)

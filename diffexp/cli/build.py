@@ -10,13 +10,13 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
-from diffexp.cli.config import choices, compose_choice, did_you_mean
+from diffexp.cli.config import choices, compose_choice
 from diffexp.cli.errors import user_message
 from diffexp.cli.feasibility import require_invertible
-from diffexp.cli.instantiate import attributed, built, validate_classes
+from diffexp.cli.instantiate import built, validate_classes
 from diffexp.data.base import Data, Source
 from diffexp.denoiser import Denoiser
-from diffexp.errors import UserError
+from diffexp.errors import UserError, did_you_mean
 from diffexp.metrics.samples import Metric, PreparedMetric
 from diffexp.objective import Objective
 from diffexp.samplers import Sampler
@@ -24,6 +24,7 @@ from diffexp.schedule import Schedule
 from diffexp.targets import Target
 from diffexp.times import Times
 from diffexp.training.devices import find_device, resolve_auto
+from diffexp.training.instantiate import attributed
 from diffexp.training.module import MakeOptimizer
 from diffexp.training.settings import Compute, Sampling, Training, Validation
 from diffexp.training.setup import MakeNetwork, Setup

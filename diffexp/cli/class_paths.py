@@ -9,8 +9,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig
 
-from diffexp.cli.instantiate import locate
 from diffexp.errors import UserError
+from diffexp.training.instantiate import locate
 
 
 @contextmanager

@@ -1,14 +1,13 @@
 """Where the configuration lies, and which choices a group has, a person's own files included."""
 
 import copy
-import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import diffexp
-from diffexp.errors import UserError
+from diffexp.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -19,23 +18,6 @@ def conf_dir() -> Path:
     package = Path(diffexp.__file__).resolve().parent
     packaged = package / "conf"
     return packaged if packaged.is_dir() else package.parent / "conf"
-
-
-def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """The choice that `word` was probably meant to be, or None where nothing is close.
-
-    A word that is some choice's last dotted part stands for it: `lr` is nearest to `optimizer.lr`.
-    """
-    choices = list(choices)
-    ending = [choice for choice in choices if choice.endswith(f".{word}")]
-    close = ending or difflib.get_close_matches(word, choices, n=1)
-    return close[0] if close else None
-
-
-def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """` Did you mean x?`, with a space before it, or nothing where nothing is close."""
-    near = nearest(word, choices)
-    return f" Did you mean {near}?" if near else ""
 
 
 def choices(group: str) -> list[str]:

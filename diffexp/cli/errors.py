@@ -18,9 +18,8 @@ from hydra.errors import (
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffexp.cli.config import did_you_mean, nearest
-from diffexp.cli.instantiate import locate, prefix_with_key
-from diffexp.errors import UserError
+from diffexp.errors import UserError, did_you_mean, nearest
+from diffexp.training.instantiate import locate, prefix_with_key
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, OSError)
 

@@ -11,7 +11,7 @@ from diffexp.cli import build
 from diffexp.cli.run_config import find_run
 from diffexp.denoiser import Denoiser
 from diffexp.runs.study import Run
-from diffexp.training.load import read_weights, weights_file
+from diffexp.training.loading import read_weights, weights_file
 from diffexp.training.samples import Samples
 from diffexp.training.setup import Setup
 

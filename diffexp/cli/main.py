@@ -101,7 +101,7 @@ def _terminable() -> Generator[None, None, None]:
 
 
 def _unknown(command: str) -> str:
-    from diffexp.cli.config import did_you_mean
+    from diffexp.errors import did_you_mean
 
     if "=" in command or command.startswith("-"):
         return f"{command} comes after a command, such as: diffexp train {command}"

@@ -15,12 +15,11 @@ from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf, ValidationError
 from omegaconf.errors import ConfigKeyError
 
-from diffexp.cli.config import did_you_mean, nearest
 from diffexp.cli.identity import plain
-from diffexp.cli.types import as_typed, in_words
-from diffexp.errors import UserError
+from diffexp.errors import UserError, did_you_mean, nearest
 from diffexp.io.redact import secret_in
 from diffexp.runs.directory import flat
+from diffexp.training.setting_types import as_typed, in_words
 
 
 @dataclass

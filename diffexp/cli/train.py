@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
 
 def finished(cfg: DictConfig) -> str | None:
     """A line that says so if there is nothing left to do for this configuration, else None."""
-    from diffexp.training.fit import finished
+    from diffexp.training.fitting import finished
 
     directory = run_directory(cfg, chosen_files())
     line = finished(directory, _images(cfg))
@@ -149,7 +149,7 @@ def train(cfg: DictConfig, group: Group, name: str | None = None) -> None:
         AlreadyReported: It failed; the record says so, traceback.txt why, and a message was printed.
     """
     from diffexp.cli.schema import validate_processes
-    from diffexp.training.fit import train_alone
+    from diffexp.training.fitting import train_alone
 
     validate_processes(cfg, group.world.size, HydraConfig.get().mode)  # not every sweeper has its jobs checked
     directory, reported = run_directory(cfg, chosen_files()), list[Exception]()

@@ -17,14 +17,13 @@ import traceback
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, cast
-
-import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from typing import TYPE_CHECKING, Any, cast
 
 from diffexp.errors import UserError
 from diffexp.training.signals import SIGNALS
+
+if TYPE_CHECKING:  # torch takes seconds to import, and the command line's help needs none
+    from torch import Tensor, nn
 
 #: Rank 0 may sample for hours while the others wait for its next step.
 _TIMEOUT = timedelta(days=30)
@@ -89,18 +88,24 @@ class World:
             raise UserError(f"{shown} without {' and '.join(missing)}: start several processes with torchrun.")
         return world
 
-    def share(self, batch: Tensor) -> Tensor:
+    def share(self, batch: "Tensor") -> "Tensor":
         """Every `size`-th row: training times are stratified, so that neighbours are equally noisy."""
         return batch[self.rank :: self.size]
 
-    def averaging(self, network: nn.Module) -> nn.Module:
+    def averaging(self, network: "nn.Module") -> "nn.Module":
         """The network, with gradients that are averaged over all ranks as they are computed."""
-        return network if self.size == 1 else DistributedDataParallel(network)
+        if self.size == 1:
+            return network
+        from torch.nn.parallel import DistributedDataParallel
 
-    def mean(self, value: Tensor) -> Tensor:
+        return DistributedDataParallel(network)
+
+    def mean(self, value: "Tensor") -> "Tensor":
         """The mean of a number over all ranks; a GPU's queue is not waited for."""
         if self.size == 1:
             return value
+        import torch.distributed as dist
+
         value = value.clone()
         cast(Any, dist).all_reduce(value)
         return value / self.size
@@ -123,6 +128,8 @@ class Group:
         self.on_stuck: Callable[[LostProcessError], object] = lambda error: None
         self._ended = threading.Event()
         if world.size > 1:
+            import torch.distributed as dist
+
             self._store: Any = next(cast(Any, dist).rendezvous("env://", timeout=timedelta(minutes=5)))[0]
             threading.Thread(target=self._watch, name="other ranks", daemon=True).start()
 
@@ -139,6 +146,8 @@ class Group:
     def join(self, device: str) -> None:
         """Meet the other ranks in torch's process group, for "cuda" or "cpu"."""
         if self.world.size > 1:
+            import torch.distributed as dist
+
             self._store.set_timeout(_TIMEOUT)
             dist.init_process_group(
                 "nccl" if device == "cuda" else "gloo",

@@ -7,8 +7,9 @@ from omegaconf import DictConfig
 from small_conf import CONF, write
 
 import diffexp
-from diffexp.cli.config import choices, compose_choice, conf_dir, nearest, quoted
+from diffexp.cli.config import choices, compose_choice, conf_dir, quoted
 from diffexp.cli.hydra_app import run_hydra_app
+from diffexp.errors import nearest
 
 
 def within(conf: Path, argv: list[str], look: object) -> None:

@@ -106,7 +106,7 @@ def test_a_run_of_0_1_is_loaded() -> None:
         _predicts_what_was_validated(diffexp.load(path), run)
 
 
-def _predicts_what_was_validated(loaded: "diffexp.training.load.LoadedRun", run: Run) -> None:
+def _predicts_what_was_validated(loaded: "diffexp.training.loading.LoadedRun", run: Run) -> None:
     """The total error in eps units, from the loaded denoiser alone, by the definition of the validation."""
     from diffexp.times import Uniform
     from diffexp.training.validation import _SEED

@@ -8,10 +8,11 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from diffexp.cli.instantiate import built, call, locate, prefix_with_key
+from diffexp.cli.instantiate import built
 from diffexp.errors import UserError
 from diffexp.samplers import Ddim, Sampler
 from diffexp.targets import Edm, Target
+from diffexp.training.instantiate import call, locate, prefix_with_key
 
 
 class Fails:
