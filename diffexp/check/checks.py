@@ -297,7 +297,7 @@ def losses_agree(case: Case) -> tuple[Verdict, float | None, str]:
             a, b, _ = target.coefficients(case.schedule, case.t)
             answer = torch.hypot(a, b) * case.xi
             zero = torch.zeros_like(case.xi)
-            paid = Objective(target, paid_in).of_answer(answer, case.schedule, case.x0, case.t, case.eps, zero)
+            paid = Objective(target, paid_in).of_prediction(answer, case.schedule, case.x0, case.t, case.eps, zero)
             belief = target.solve(case.schedule, case.t, case.x_t, answer)
             meant = paid_in.draw(case.schedule, case.t, belief.x0 - case.x0, belief.eps - case.eps, zero)
             owed = meant.square().mean((1, 2, 3), keepdim=True)

@@ -13,7 +13,7 @@ from diffexp.data.gaussian import SmoothGaussian
 from diffexp.denoiser import Denoiser
 from diffexp.gradients.statistics import BandGradients, GradientStatistics, gradients_by_band
 from diffexp.invertibility import Rounding, rounding, singular, trained_times
-from diffexp.objective import EffectiveWeight, Objective, effective_weight, without_learning
+from diffexp.objective import EffectiveWeight, Objective, effective_weight, zero_prediction_loss
 from diffexp.schedule import Schedule
 from diffexp.shapes import Images, PerImage
 from diffexp.targets import Epsilon, Target
@@ -62,7 +62,7 @@ def consequences(target: Target, schedule: Schedule, times: Times) -> Consequenc
     t = trained_times(times, schedule)
     t = t[~singular(target, schedule, t)].reshape(-1, 1, 1, 1)
     objective = Objective(target)
-    zero, noise = without_learning(objective, schedule, times, second_moment=1.0)
+    zero, noise = zero_prediction_loss(objective, schedule, times, second_moment=1.0)
     compared = {"": target, **REFERENCES}
     costs = {name: rounding(each, schedule, t, torch.bfloat16) for name, each in compared.items()}
     weight = effective_weight(objective, schedule, times)
@@ -88,7 +88,7 @@ def _gradients(target: Target, schedule: Schedule, times: Times) -> BandGradient
         torch.default_generator.manual_seed(0)
         network = _Fresh(schedule).float()
     objective, x0 = Objective(target), data.heldout(256)
-    zero, _ = without_learning(objective, schedule, times, second_moment=1.0)
+    zero, _ = zero_prediction_loss(objective, schedule, times, second_moment=1.0)
     return gradients_by_band(
         Denoiser(network, schedule, target), objective, x0, times,
         batches=4, batch_size=64, loss_scale=zero, bands=NOISE_LEVELS,

@@ -178,12 +178,12 @@ def gradients_by_band(
             noisy = bool((denoiser.target.coefficients(schedule, t).c != 0).any())
             images, t, eps, xi = (part.to(weights[0].device) for part in (images, t, eps, xi))
             answer = denoiser.predict(schedule.noised(t, images, eps), t)
-            loss = objective.of_answer(answer, schedule, images, t, eps, torch.zeros_like(xi)).mean() / loss_scale
+            loss = objective.of_prediction(answer, schedule, images, t, eps, torch.zeros_like(xi)).mean() / loss_scale
             gradient = _flat(loss, weights, retain=noisy)
             sums[band, batch % blocks] += gradient
             squares[band, batch % blocks] += _square(gradient)
             if noisy:
-                with_news = objective.of_answer(answer, schedule, images, t, eps, xi).mean() / loss_scale
+                with_news = objective.of_prediction(answer, schedule, images, t, eps, xi).mean() / loss_scale
                 news[band, batch % blocks] += _square(_flat(with_news - loss, weights))
     found = _Measured(
         _products(sums),

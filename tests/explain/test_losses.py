@@ -15,7 +15,7 @@ from diffexp.data.glyphs import Digits8
 from diffexp.data.mixture import MixtureData
 from diffexp.data.pixels import to_float, to_uint8
 from diffexp.explain.losses import HIGH_NOISE, LOW_NOISE, Explanation, explain
-from diffexp.objective import Objective, without_learning
+from diffexp.objective import Objective, zero_prediction_loss
 from diffexp.oracle import Gaussian, Mixture, known_density
 from diffexp.oracle.bayes import bayes_loss
 from diffexp.schedule import LinearBeta, LinearBetaCont, Rectified, Schedule
@@ -145,7 +145,7 @@ def test_the_linear_denoiser_of_a_mixture_is_that_of_many_draws() -> None:
 
 @pytest.mark.parametrize("schedule", [CHAIN, Rectified()], ids=["chain", "path"])
 @pytest.mark.parametrize("times", [Uniform(), LogNormal()], ids=["uniform", "log_normal"])
-def test_the_first_loss_is_the_one_that_training_expects_without_learning(schedule: Schedule, times: Times) -> None:
+def test_the_first_loss_is_the_one_that_training_expects_zero_prediction_loss(schedule: Schedule, times: Times) -> None:
     """Whatever the loss's space and weighting; they belong to what is explained."""
     data = SmoothGaussian(side=2).load()
     objectives = {
@@ -156,7 +156,7 @@ def test_the_first_loss_is_the_one_that_training_expects_without_learning(schedu
     }
     found = explain(objectives, data, schedule, times, 8)
     for name, objective in objectives.items():
-        zero, news = without_learning(objective, schedule, times, found.power)
+        zero, news = zero_prediction_loss(objective, schedule, times, found.power)
         assert found.targets[name].mean.zero == pytest.approx(zero, rel=1e-9)
         assert found.targets[name].mean.label_noise == pytest.approx(news, rel=1e-9)
 
