@@ -26,7 +26,7 @@ def read_idx_folder(folder: Path) -> Arrays:
 
     Raises:
         FileNotFoundError: One of the four is not there.
-        ValueError: One is empty, damaged, or not what its name says.
+        ValueError: One is empty, damaged, or not what its name promises.
     """
     return Arrays(
         f"data.path={folder}",

@@ -120,7 +120,7 @@ def checked_sha256(path: Path) -> str:
     if not actual.startswith(named[1]):
         raise ValueError(
             f"metric.features.inception.weights={path}: its sha256 begins with {actual[:8]}, not with {named[1]} as "
-            f"its name says: it is damaged or another file. Fetch it again; {WEIGHTS} is at {HOME}."
+            f"in its name: it is damaged or another file. Fetch it again; {WEIGHTS} is at {HOME}."
         )
     return actual
 
