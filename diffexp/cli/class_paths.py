@@ -42,8 +42,8 @@ def _defaults(path: str) -> dict[str, Any]:
 _BY_NAME = inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 
-def refuse_other_classes(group: str, node: DictConfig, wanted: type, method: str) -> None:
-    """Refuse a node that does not name a whole subclass of `wanted`.
+def require_subclass(group: str, node: DictConfig, wanted: type, method: str) -> None:
+    """Require that a node names a whole subclass of `wanted`.
 
     Args:
         group: The group's name.
