@@ -56,10 +56,10 @@ def evaluate(cfg: DictConfig) -> None:
     """
     from hydra.utils import instantiate
 
-    from diffexp.cli.diagnostics import Diagnostics
     from diffexp.cli.load_run import trained
     from diffexp.cli.questions import Question
     from diffexp.cli.run_config import require_writable
+    from diffexp.gradients.diagnostics import Diagnostics
     from diffexp.io.files import write_text
     from diffexp.io.jsonio import strict_json
     from diffexp.io.redact import without_secrets

@@ -64,8 +64,8 @@ class InceptionV3(FeatureRecipe):
 
     weights: str | Path | None = None
 
-    def refuse(self, data: Data) -> None:
-        """Refuse images that are neither grey nor RGB, and weights that are not there."""
+    def validate(self, data: Data) -> None:
+        """Raise for images that are neither grey nor RGB, and for missing weights."""
         if data.image_shape[0] not in (1, 3):
             raise ValueError(
                 f"metric=inception on data={data.name}: Inception sees RGB images (or grey ones, repeated), "
@@ -81,7 +81,7 @@ class InceptionV3(FeatureRecipe):
             ImportError: torch-fidelity or torchvision is missing.
             ValueError: The file is not what its name says, or the images are neither grey nor RGB.
         """
-        self.refuse(data)
+        self.validate(data)
         path = find_weights(self.weights)
         sha256 = checked_sha256(path)
         return InceptionFeatures(_load(path), sha256, device)
