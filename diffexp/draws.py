@@ -1,8 +1,8 @@
 """Everything random in training, as a function of (seed, step, purpose).
 
 Two runs of one seed see the same images, times and noise at every step, whatever they predict, so that
-a comparison of targets is paired; a run that is resumed at a step sees what it would have seen.
-`purpose` keeps the streams apart: a target that draws label noise xi leaves the others' numbers alone.
+a comparison of targets is paired; a run resumed at a step sees what it would have seen without the interruption.
+`purpose` keeps the streams independent: drawing label noise xi for one target does not change any other number.
 
 The key of a stream is a 128-bit hash. On the CPU it keys a Philox counter generator (torch's own CPU
 generator keeps only 32 bits of a seed, so that streams would collide after some 65,000 steps); on an
@@ -56,15 +56,15 @@ class Draws:
         return torch.rand(count, generator=generator, device=self.device, dtype=torch.float64)
 
     def choose(self, batch: int, size: int, step: int, purpose: str = "images") -> Tensor:
-        """Which `batch` of `size` images step number `step` sees, int64 (batch,).
+        """Indices of the `batch` images, of `size`, that step number `step` uses, int64 (batch,).
 
-        The images are dealt without replacement, epoch by epoch, each epoch in an order of its own.
+        Sampled without replacement, epoch by epoch, each epoch in its own order.
         """
         first, last = step * batch // size, ((step + 1) * batch - 1) // size
-        decks = [self._permutation(size, epoch, purpose) for epoch in range(first, last + 1)]
-        deck = decks[0] if len(decks) == 1 else torch.cat(decks)
+        orders = [self._permutation(size, epoch, purpose) for epoch in range(first, last + 1)]
+        order = orders[0] if len(orders) == 1 else torch.cat(orders)
         start = step * batch - first * size
-        return deck[start : start + batch]
+        return order[start : start + batch]
 
     def _draw_permutation(self, size: int, epoch: int, purpose: str) -> Tensor:
         if self._generator is None:

@@ -4,7 +4,7 @@
 
 `alpha` and `sigma` are amplitudes; DDPM's alpha_bar is alpha^2. Everything is computed in float64 from
 quantities that do not cancel, and returned in the dtype of t. The textbook values hold on all of
-[0, 1], so that log-SNR may be infinite at an end; which times are *used* is the business of `times`.
+[0, 1], so that log-SNR may be infinite at an end; `times` decides which times are *used*.
 
 A chain is a schedule that exists at t = k / T alone, k = 0..T. On any schedule `step` gives the last of T
 steps before t, which the step targets and the variational bound are made of.
@@ -14,7 +14,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,19 +47,16 @@ class Schedule(ABC):
     Attributes:
         steps: T, the number of steps of the chain; on a continuous schedule the number that step targets
             and the variational bound cut [0, 1] into.
+        is_chain: Whether only the times k / T exist.
     """
 
     steps: int
-
-    @property
-    @abstractmethod
-    def is_chain(self) -> bool:
-        """Whether only the times k / T exist."""
+    is_chain: ClassVar[bool]
 
     @property
     @abstractmethod
     def time_range(self) -> tuple[float, float]:
-        """The (t_min, t_max) to train on unless told otherwise: clear of singular ends."""
+        """The default (t_min, t_max) of training: clear of singular ends."""
 
     @abstractmethod
     def logs(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,7 +83,7 @@ class Schedule(ABC):
         return self._checked_logs(t)[1].exp().to(t.dtype)
 
     def amplitudes(self, t: PerImage) -> tuple[PerImage, PerImage]:
-        """(alpha, sigma), for the work of one of them."""
+        """(alpha, sigma), at the cost of one of them."""
         log_alpha, log_sigma = self._checked_logs(t)
         return log_alpha.exp().to(t.dtype), log_sigma.exp().to(t.dtype)
 
@@ -120,16 +117,16 @@ class Schedule(ABC):
 
     def _checked_logs(self, t: PerImage) -> tuple[PerImage, PerImage]:
         require_per_image(t)
-        if t.device.type == "cpu" and ((t < 0) | (t > 1)).any():  # elsewhere looking would stall the stream
+        if t.device.type == "cpu" and ((t < 0) | (t > 1)).any():  # reading a value on a GPU would synchronise
             raise UserError(
                 f"times from {t.min().item():g} to {t.max().item():g}: a schedule lives on [0, 1], 0 = clean."
             )
         return self.logs(self.exact(t))
 
     def exact(self, t: Tensor) -> Tensor:
-        """t in float64; where it is some k / T but for the rounding to its dtype, that k / T.
+        """t in float64, snapped to k / T where it equals some k / T up to the rounding of its dtype.
 
-        (The step before t = 1 / T begins at 0 and not a rounding error later.)
+        (So that the step before t = 1 / T begins at 0 and not a rounding error later.)
         """
         time = t.double()
         off = (time * self.steps).round() / self.steps - time
@@ -145,14 +142,11 @@ class Chain(Schedule):
     """
 
     steps: int = 1000
+    is_chain = True
 
     @abstractmethod
     def betas(self) -> Tensor:
         """Variance that step k adds, k = 1..T, float64 (T,)."""
-
-    @property
-    def is_chain(self) -> bool:
-        return True
 
     @property
     def time_range(self) -> tuple[float, float]:
@@ -186,13 +180,13 @@ class Chain(Schedule):
         return self._snap(t.double(), t.dtype)
 
     def _snap(self, t: Tensor, dtype: torch.dtype) -> Tensor:
-        """A grid time k / T that was rounded to `dtype`, or summed, on its way is still that grid time."""
+        """t, snapped to k / T where they differ by rounding to `dtype` or by accumulated float64 error."""
         nearest = (t * self.steps).round() / self.steps
         return torch.where((t - nearest).abs() < max(4 * torch.finfo(dtype).eps, 1e-12), nearest, t)
 
     def rates(self, t: PerImage) -> tuple[PerImage, PerImage]:
         raise UserError(
-            f"{self!r} is a chain of steps and has no d alpha / dt, so target=flow means nothing on it. "
+            f"{self!r} is a chain of steps and has no d alpha / dt, so target=flow is undefined on it. "
             "Take target=v, or a continuous schedule: rectified, cosine_cont, linear_beta_cont."
         )
 
@@ -259,10 +253,7 @@ class Path(Schedule):
     """A schedule that is differentiable on all of (0, 1)."""
 
     steps: int = 1000
-
-    @property
-    def is_chain(self) -> bool:
-        return False
+    is_chain = False
 
     @property
     def time_range(self) -> tuple[float, float]:

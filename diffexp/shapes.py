@@ -1,7 +1,7 @@
-"""The tensor shapes this package speaks in.
+"""The tensor shapes of this package.
 
-Every number that belongs to one image (a time, a noise level, a loss weight) is born with shape
-(batch, 1, 1, 1), so that formulas are written once and never reshaped.
+Every number that belongs to one image (a time, a noise level, a loss weight) has shape (batch, 1, 1, 1) from the
+start, so that it broadcasts against images and formulas never reshape.
 """
 
 from typing import TypeAlias
@@ -14,7 +14,7 @@ PerImage: TypeAlias = Float[Tensor, "batch 1 1 1"]
 
 
 def require_per_image(t: Tensor, images: Tensor | None = None) -> None:
-    """Refuse a time that is not one number per image.
+    """Check that a time is one number per image.
 
     Raises:
         ValueError: `t` is not (batch, 1, 1, 1), or its batch is not that of `images`. A 1-D time would

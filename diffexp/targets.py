@@ -1,25 +1,25 @@
-"""Prediction targets: what the network is asked for.
+"""Prediction targets: what the network is trained to output.
 
 Noising mixes a clean image x0 with Gaussian noise eps,
 
     x_t = alpha x0 + sigma eps.                                             (1)
 
-A target is another mixture of the same two, plus fresh noise xi that the network cannot see,
+A target is another mixture of the same two, plus label noise xi, independent of x_t,
 
     y = a x0 + b eps + c xi.                                                (2)
 
 So a target *is* its three coefficients a(t), b(t), c(t), and all else follows from them.
 
-Conversion. On average xi is zero; dropping it leaves two equations in two unknowns:
+Conversion. The mean of xi is zero; dropping it leaves two equations in two unknowns:
 
     x0 = (b x_t - sigma y) / D,    eps = (alpha y - a x_t) / D,    D = alpha b - sigma a.
 
 Error. A network sees x_t, so by (1) its errors in x0 and in eps are one error e:
 x0_hat - x0 = -sigma e and eps_hat - eps = alpha e. By (2) its error in y is D e. Squared errors
-in two spaces thus differ by the factor (D / D')^2, and by nothing else. The xi in y itself adds
-c^2 to the training loss, a floor that no network can lower.
+in two spaces thus differ by the factor (D / D')^2, and by nothing else. The label noise in y
+adds c^2 to the training loss, an irreducible floor.
 
-To add a target, write a class like the ones below, in any module of yours, and name it by `_target_` in
+To add a target, write a class like the ones below in any importable module, and name it by `_target_` in
 a file conf/target/<name>.yaml on Hydra's search path.
 """
 
@@ -42,7 +42,7 @@ class Coefficients(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """One belief about x_t, told in three spaces that agree with (1); score = -eps / sigma."""
+    """A prediction in three spaces, consistent with each other by (1); score = -eps / sigma."""
 
     x0: Images
     eps: Images
@@ -57,17 +57,17 @@ class Target(ABC):
         """The a, b, c at t, each (batch, 1, 1, 1) in t's dtype."""
 
     def gain(self, schedule: Schedule, t: PerImage) -> PerImage:
-        """D = alpha b - sigma a: how large the network's one error looks in this space."""
+        """D = alpha b - sigma a: the scale of the network's one error e in this space."""
         return self._exact(schedule, t)[2].to(t.dtype)
 
     def draw(self, schedule: Schedule, t: PerImage, x0: Images, eps: Images, xi: Images) -> Images:
-        """Sample y given the x0 and eps that made x_t, and fresh unit noise xi."""
+        """Sample y given the x0 and eps that made x_t, and unit label noise xi."""
         require_per_image(t, x0)
         a, b, c = (part.to(x0.dtype) for part in self.coefficients(schedule, t))
         return a * x0 + b * eps + c * xi
 
     def solve(self, schedule: Schedule, t: PerImage, x_t: Images, y: Images) -> Estimate:
-        """Read a prediction of y as beliefs about x0, eps and the score, in x_t's dtype."""
+        """Convert a prediction of y to x0, eps and the score, in x_t's dtype."""
         require_per_image(t, x_t)
         a, b, gain = self._exact(schedule, t)
         time = schedule.exact(t)
@@ -107,9 +107,9 @@ class ScaledNoise(Target):
 class UnitStepNoise(Target):
     """The noise z that the last step s -> t added, at unit variance.
 
-    Of z, eps explains the fraction b^2 = 1 - SNR(t) / SNR(s); the rest was there before and is news that
-    no network can predict. At the first step nothing was there before, so b = 1 and c = 0.
-    Its plain squared error weighs the eps-error like the variational bound, to a factor 1 - beta.
+    Of z, eps explains the fraction b^2 = 1 - SNR(t) / SNR(s); the rest is irreducible label noise. Before the
+    first step there is no noise, so there b = 1 and c = 0.
+    Its plain squared error weighs the eps-error like the variational bound, up to a factor 1 - beta.
     """
 
     def coefficients(self, schedule: Schedule, t: PerImage) -> Coefficients:
@@ -119,7 +119,7 @@ class UnitStepNoise(Target):
 
 @dataclass(frozen=True)
 class StepNoise(Target):
-    """The noise sqrt(beta) z that the last step s -> t really added: `UnitStepNoise` at its own scale."""
+    """The noise sqrt(beta) z that the last step s -> t added: `UnitStepNoise` at its own scale."""
 
     def coefficients(self, schedule: Schedule, t: PerImage) -> Coefficients:
         step = schedule.step(t)

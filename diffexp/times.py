@@ -1,7 +1,7 @@
 """How training times are drawn: a density over [t_min, t_max], given by its quantiles.
 
-The expected gradient depends only on density x weight, so a density can stand in for a weighting and the
-other way round; what differs is the gradient's variance. On a chain every time is moved up to the next k / T.
+The expected gradient depends only on density x weight, so a density can replace a weighting and vice versa;
+what differs is the gradient's variance. On a chain every time is moved up to the next k / T.
 """
 
 import math
@@ -72,7 +72,7 @@ class Times(ABC):
 
 @dataclass(frozen=True)
 class Uniform(Times):
-    """Every time alike; on a chain every step."""
+    """Every time equally likely; on a chain every step."""
 
     def quantile(self, schedule: Schedule, u: Tensor, first: float, last: float) -> Tensor:
         return first + u * (last - first)
@@ -107,10 +107,10 @@ class LogNormal(Times):
     std: float = 1.2
 
     def quantile(self, schedule: Schedule, u: Tensor, first: float, last: float) -> Tensor:
-        # A step stands for the noise levels nearest to its own, so on a chain all is half a step late.
+        # A step covers the noise levels nearest to its own, so on a chain the density is shifted by half a step.
         late = 0.5 / schedule.steps if schedule.is_chain else 0.0
         low, high = max(first + late, schedule.time_range[0] if late else 0.0), min(last + late, 1.0)
-        # On the CPU, where a number can be looked at without stalling a stream.
+        # On the CPU, where reading a number does not synchronise a GPU.
         ends = (torch.full((1, 1, 1, 1), end, dtype=torch.float64) for end in (low, high))
         least, most = (-schedule.log_snr(end).item() / 2 for end in ends)
         return schedule.time(-2 * _truncated_normal(u, least, most, self.mean, self.std)) - late

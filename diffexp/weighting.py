@@ -1,8 +1,8 @@
 """Loss weights: how much each noise level matters.
 
-A weighting multiplies the squared error in the space where the loss is paid (`objective.space`). S is the
-signal-to-noise ratio alpha^2 / sigma^2. Each was published for one space (`space`); elsewhere it is allowed
-and means something else, and the effective weight on the eps-error that a run records shows what.
+A weighting multiplies the squared error in the space in which the loss is computed (`objective.space`). S is the
+signal-to-noise ratio alpha^2 / sigma^2. Each was published for one space (`space`); in another space it is
+allowed and means something else: the effective weight on the eps-error that a run records shows what.
 """
 
 from abc import ABC, abstractmethod
@@ -19,7 +19,7 @@ class Weighting(ABC):
     """A positive number per noise level."""
 
     space: ClassVar[str | None] = None
-    """Conf name of the target in whose units the paper weighs the squared error; None: any."""
+    """Conf name of the space in which the paper weighs the squared error; None: any."""
 
     @abstractmethod
     def __call__(self, schedule: Schedule, t: PerImage) -> PerImage: ...
@@ -27,7 +27,7 @@ class Weighting(ABC):
 
 @dataclass(frozen=True)
 class Uniform(Weighting):
-    """Every time alike: the plain mean squared error of the loss space."""
+    """Every time weighted equally: the plain mean squared error of the loss space."""
 
     def __call__(self, schedule: Schedule, t: PerImage) -> PerImage:
         return torch.ones_like(t)
@@ -84,7 +84,7 @@ class P2(Weighting):
 
     Attributes:
         k: Keeps the weight finite as the signal vanishes.
-        gamma: How strongly low noise is played down.
+        gamma: How strongly low noise is down-weighted.
     """
 
     space = "epsilon"

@@ -1,1 +1,1 @@
-"""`diffexp check`: whether a target is right, and what follows for training from the choice of it."""
+"""`diffexp check`: whether a target is correct, and what its choice means for training."""

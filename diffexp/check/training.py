@@ -1,4 +1,4 @@
-"""What follows for training from the choice of a target, before any training; for data of unit variance."""
+"""What a target means for training, before any training: loss floor, implied weight, first gradient, rounding."""
 
 import math
 from collections.abc import Mapping
@@ -11,92 +11,71 @@ from torch import Tensor, nn
 from diffexp.check.checks import REFERENCES
 from diffexp.data.gaussian import SmoothGaussian
 from diffexp.denoiser import Denoiser
-from diffexp.gradients.statistics import BandGradients, GradientStatistics, gradients_by_band
+from diffexp.gradients.statistics import gradients_by_band
 from diffexp.invertibility import Rounding, rounding, singular, trained_times
-from diffexp.objective import EffectiveWeight, Objective, effective_weight, without_learning
+from diffexp.objective import EffectiveWeight, Objective, effective_weight, zero_prediction_loss
+from diffexp.runs.metric_keys import NOISE_REGIONS
 from diffexp.schedule import Schedule
 from diffexp.shapes import Images, PerImage
 from diffexp.targets import Epsilon, Target
 from diffexp.times import Times
 
-NOISE_LEVELS = (-40.0, -4.0, 4.0, 40.0)
-"""Edges of log-SNR between high, middling and low noise."""
+_EDGES = (-40.0, *NOISE_REGIONS["middle"], 40.0)
+"""log-SNR between the noise regions, from high noise to low."""
 
 
 @dataclass(frozen=True)
-class FirstGradient:
-    """How strongly a fresh network is pulled between two log-SNRs.
-
-    Attributes:
-        low: log-SNR from which,
-        high: and below which the times lie.
-        ratio: Root mean square gradient of the normalised loss of an image, over that of epsilon at the same draws.
-    """
-
-    low: float
-    high: float
-    ratio: float
-
-
-@dataclass(frozen=True)
-class Consequences:
+class TrainingReport:
     """What follows for training, for data of unit variance.
 
     Attributes:
-        rounding: What rounding the answer to bfloat16 costs, for the target ("") and for each of `REFERENCES`.
+        rounding: The cost of rounding a prediction to bfloat16, for the target ("") and for each of `REFERENCES`.
         weight: Of the plain squared error, on the eps-error over log-SNR.
-        zero_loss: Expected training loss of always answering zero.
-        label_noise: The part of it that c xi makes: no network can lower the loss below it.
-        gradients: Of the first training step, at high, middling and low noise.
+        zero_loss: Expected training loss of the zero-prediction baseline.
+        label_noise: The part of it that c xi makes: the loss cannot fall below it.
+        gradients: For each noise region that training uses, the root mean square gradient of an untrained network over
+            that for epsilon at the same draws; of the normalised loss of one image.
     """
 
     rounding: Mapping[str, Rounding]
     weight: EffectiveWeight
     zero_loss: float
     label_noise: float
-    gradients: tuple[FirstGradient, ...]
+    gradients: Mapping[str, float]
 
 
-def consequences(target: Target, schedule: Schedule, times: Times) -> Consequences:
-    """What follows for training with a target that `examine` found right."""
+def training_report(target: Target, schedule: Schedule, times: Times) -> TrainingReport:
+    """What follows for training with a target that passes `check_target`."""
     t = trained_times(times, schedule)
     t = t[~singular(target, schedule, t)].reshape(-1, 1, 1, 1)
     objective = Objective(target)
-    zero, noise = without_learning(objective, schedule, times, second_moment=1.0)
+    zero, noise = zero_prediction_loss(objective, schedule, times, second_moment=1.0)
     compared = {"": target, **REFERENCES}
     costs = {name: rounding(each, schedule, t, torch.bfloat16) for name, each in compared.items()}
     weight = effective_weight(objective, schedule, times)
-    return Consequences(costs, weight, zero, noise, _first_gradients(target, schedule, times))
+    ours, theirs = (_mean_square_gradients(each, schedule, times) for each in (target, Epsilon()))
+    ratios = {region: math.sqrt(square / theirs[region]) for region, square in ours.items()}
+    return TrainingReport(costs, weight, zero, noise, ratios)
 
 
-def _first_gradients(target: Target, schedule: Schedule, times: Times) -> tuple[FirstGradient, ...]:
-    ours, theirs = (_gradients(each, schedule, times) for each in (target, Epsilon()))
-    return tuple(
-        FirstGradient(band.low, band.high, math.sqrt(_mean_square(band) / _mean_square(other)))
-        for band, other in zip(ours.bands, theirs.bands, strict=True)
-    )
-
-
-def _mean_square(band: GradientStatistics) -> float:
-    return band.norm_squared + band.variance
-
-
-def _gradients(target: Target, schedule: Schedule, times: Times) -> BandGradients:
-    """Of a fresh network on smooth images of unit variance."""
+def _mean_square_gradients(target: Target, schedule: Schedule, times: Times) -> dict[str, float]:
+    """By noise region, of an untrained network on smooth images of unit variance."""
     data = SmoothGaussian(std=1.0).load()
     with cast(Any, torch.random).fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        network = _Fresh(schedule).float()
+        network = _SmallNetwork(schedule).float()
     objective, x0 = Objective(target), data.heldout(256)
-    zero, _ = without_learning(objective, schedule, times, second_moment=1.0)
-    return gradients_by_band(
+    zero, _ = zero_prediction_loss(objective, schedule, times, second_moment=1.0)
+    found = gradients_by_band(
         Denoiser(network, schedule, target), objective, x0, times,
-        batches=4, batch_size=64, loss_scale=zero, bands=NOISE_LEVELS,
+        batches=4, batch_size=64, loss_scale=zero, bands=_EDGES,
     )  # fmt: skip
+    regions = dict(zip(_EDGES, NOISE_REGIONS, strict=False))
+    return {regions[band.low]: band.norm_squared + band.variance for band in found.bands}
 
 
-class _Fresh(nn.Module):
-    """A few convolutions that see x_t at unit variance and the time, and answer zero at first, as the U-Net does."""
+class _SmallNetwork(nn.Module):
+    """A few convolutions over x_t at unit variance and the time, with a last layer of zeros, as in the U-Net."""
 
     def __init__(self, schedule: Schedule) -> None:
         super().__init__()
@@ -108,7 +87,7 @@ class _Fresh(nn.Module):
                                     nn.SiLU(), last)  # fmt: skip
 
     def forward(self, x_t: Images, t: PerImage) -> Images:
-        """Zero, until it has learned."""
+        """Zero, before training."""
         alpha, sigma = self.schedule.amplitudes(t)
         x = x_t / torch.hypot(alpha, sigma).to(x_t.dtype)
         return cast(Tensor, self.layers(torch.cat([x, t.to(x.dtype).expand_as(x)], dim=1)))

@@ -50,11 +50,11 @@ def evaluate(cfg: DictConfig) -> None:
     A question that has been asked of the same weights before is printed from its record, unless `again=true`. With
     `out=` it is always measured, and written there instead.
     """
-    from diffexp.cli.diagnostics import Diagnostics
     from diffexp.cli.instantiate import built
     from diffexp.cli.load_run import trained
     from diffexp.cli.questions import Question
     from diffexp.cli.run_config import require_writable
+    from diffexp.gradients.diagnostics import Diagnostics
     from diffexp.io.files import write_text
     from diffexp.io.jsonio import strict_json
     from diffexp.io.redact import without_secrets

@@ -1,4 +1,4 @@
-"""`diffexp explain`: how good a prediction of a target could possibly be, before anything is trained."""
+"""`diffexp explain`: how well a target can be predicted, before anything is trained."""
 
 import re
 import shlex
@@ -29,25 +29,25 @@ def main(argv: Sequence[str]) -> int:
     words = paths_quoted(argv)
     if not {"-m", "--multirun"} & set(words):
         several = any(_SEVERAL.fullmatch(word) for word in words)
-        if several and (typed := next((word for word in words if word.startswith("against=")), None)):
-            message = f"{typed} beside several targets: name all of them in one place, as target=a,b,c."
+        if several and (against := next((word for word in words if word.startswith("against=")), None)):
+            message = f"{against} beside several targets: name all of them in one place, as target=a,b,c."
             print(f"diffexp explain: error: {message}", file=sys.stderr)
             return 2
         words = [part for word in words for part in in_one_table(word)]
-    return run_hydra_app(explain, "explain", words, check)
+    return run_hydra_app(explain, "explain", words, validate)
 
 
 def in_one_table(word: str) -> list[str]:
     """`target=a,b,c` as `target=a` and `against=[b,c]`; any other word as it is.
 
-    To Hydra a comma makes a sweep, whose jobs know nothing of each other.
+    In Hydra a comma makes a sweep of independent jobs.
     """
-    typed = _SEVERAL.fullmatch(word)
-    return [f"target={typed[1]}", f"against=[{typed[2]}]"] if typed else [word]
+    found = _SEVERAL.fullmatch(word)
+    return [f"target={found[1]}", f"against=[{found[2]}]"] if found else [word]
 
 
-def check(cfg: DictConfig) -> None:
-    """Refuse what cannot be explained or written.
+def validate(cfg: DictConfig) -> None:
+    """Check that the losses exist and that the output can be written.
 
     Raises:
         UserError: With one clear message.
@@ -56,18 +56,18 @@ def check(cfg: DictConfig) -> None:
     from hydra.types import RunMode
 
     if HydraConfig.get().mode is RunMode.MULTIRUN:
-        raise UserError("-m would write one page for each job over the other: type target=a,b,c without it.")
+        raise UserError("with -m each job would overwrite the page of the last: use target=a,b,c without -m.")
     if cfg.out is not None and Path(cfg.out).suffix not in (".html", ".json"):
         raise UserError(f"out={cfg.out}: the page is written to a .html, the numbers to a .json. Try explain.html.")
     if cfg.out is not None and not Path(cfg.out).parent.is_dir():
-        raise UserError(f"out={cfg.out}: there is no folder {Path(cfg.out).parent}. Make it first.")
+        raise UserError(f"out={cfg.out}: there is no folder {Path(cfg.out).parent}. Create it first.")
     if not isinstance(cfg.nodes, int) or cfg.nodes < 4:
-        raise UserError(f"nodes={cfg.nodes}: a curve needs at least 4 of them; the default is 24.")
-    _problem(cfg)
+        raise UserError(f"nodes={cfg.nodes}: a curve needs at least 4; the default is 24.")
+    _losses(cfg)
 
 
 def explain(cfg: DictConfig) -> None:
-    """Print what could be learned, and write the page or the numbers."""
+    """Print the results, and write the page or the numbers."""
     from rich.console import Console
 
     from diffexp.cli import build
@@ -76,7 +76,7 @@ def explain(cfg: DictConfig) -> None:
     from diffexp.explain.terminal import print_explanation
     from diffexp.io.files import write_text
 
-    objectives, schedule, times = _problem(cfg)
+    objectives, schedule, times = _losses(cfg)
     data = build.load_data(OmegaConf.to_yaml(cfg.data, resolve=True)).to(build.device(cfg))
     found = explanation_of(objectives, data, schedule, times, cfg.nodes)
     settings = {name: chosen_files()[name] for name in ("data", "schedule", "times", "weighting")}
@@ -94,7 +94,7 @@ def explain(cfg: DictConfig) -> None:
         print(f"Page: {out}")
 
 
-def _problem(cfg: DictConfig) -> "tuple[dict[str, Objective], Schedule, Times]":
+def _losses(cfg: DictConfig) -> "tuple[dict[str, Objective], Schedule, Times]":
     """The loss of each target by name, and what they share."""
     from diffexp.cli import build
     from diffexp.cli.feasibility import require_invertible
@@ -133,8 +133,8 @@ def _numbers(found: "Explanation", settings: dict[str, str]) -> str:
 
 
 def _command() -> str:
-    """The command line that repeats this, wherever that was written to."""
+    """The command line that repeats this, without its output file."""
     from hydra.core.hydra_config import HydraConfig
 
-    typed = [word for word in HydraConfig.get().overrides.task if not word.startswith("out=")]
-    return f"diffexp explain {shlex.join(typed)}"
+    words = [word for word in HydraConfig.get().overrides.task if not word.startswith("out=")]
+    return f"diffexp explain {shlex.join(words)}"

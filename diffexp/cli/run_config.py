@@ -113,7 +113,7 @@ def _runs_typed(typed: str) -> list[str]:
         matches = sorted(glob.glob(os.path.expanduser(part))) if re.search(r"[*?[]", part) else [part]  # noqa: PTH111, PTH207
         runs = [match for match in matches if match == part or Run.at(Path(match).resolve())]
         if not runs:
-            raise FileNotFoundError(f"run={part}: no run matches this pattern, such as runs/STUDY/*/seed=0.")
+            raise UserError(f"run={part}: no run matches this pattern, such as runs/STUDY/*/seed=0.")
         found += runs
     return found
 

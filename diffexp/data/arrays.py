@@ -91,7 +91,7 @@ def _pixels(images: Array, what: str) -> Tensor:
         if first and last:
             raise UserError(
                 f"{what} have shape {images.shape}, where channels could be the second or the last axis. "
-                "Images this thin cannot be told apart: pad them to at least 4 pixels."
+                "The layout of images this thin is ambiguous: pad them to at least 4 pixels."
             )
         if not first and not last:
             raise UserError(
@@ -105,11 +105,11 @@ def _pixels(images: Array, what: str) -> Tensor:
 
 
 def _conversion(images: Array) -> str:
-    """Why images of another type than uint8 are refused, and the line that would make them right."""
+    """The reason why images of another dtype than uint8 are rejected, and the line that converts them."""
     if images.dtype.kind not in "buif" or images.size == 0:
         return "which are not pixel values. Save 8-bit pixels: images.astype('uint8')."
     low, high = float(images.min()), float(images.max())
-    found = f"from {low:g} to {high:g}; only uint8 is read, so that no scale has to be guessed. "
+    found = f"from {low:g} to {high:g}; only uint8 is read, so that the scale is unambiguous. "
     if not np.isfinite([low, high]).all():
         return found + "There are values that are not finite: find out where they come from first."
     if images.dtype.kind == "b" or (images.dtype.kind == "f" and low >= 0 and high <= 1):

@@ -1,4 +1,4 @@
-"""What everything else may ask of a data set, whatever it is made of."""
+"""The interface of a data set: training and held-out images, labels, fingerprint."""
 
 from abc import ABC, abstractmethod
 from typing import Literal, TypeAlias
@@ -83,5 +83,5 @@ class Source(ABC):
 
         Raises:
             FileNotFoundError: A path does not exist.
-            ValueError: What is there cannot be used; the message says why and what could be.
+            ValueError: The data cannot be used; the message gives the reason and what can.
         """

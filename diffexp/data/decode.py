@@ -15,7 +15,7 @@ def decode(picture: Image.Image, what: str) -> Array:
     """One picture as uint8 (height, width) if grey, (height, width, 3) if colour.
 
     Black-and-white becomes grey, a palette becomes colour, and an alpha channel is dropped if nothing is
-    transparent. What would need a decision (a background, a tone curve) is refused.
+    transparent. An image whose conversion needs a decision (a background, a tone curve) is rejected.
 
     Raises:
         UserError: The picture is transparent, 16-bit, of several frames, or of a mode for print.
@@ -68,7 +68,7 @@ def stack(pictures: Iterable[tuple[str, Array]]) -> Array:
 def _depth(picture: Image.Image) -> int:
     if picture.mode == "F" or picture.mode.startswith("I"):
         return 16
-    # Pillow opens 16-bit colour as 8-bit and says so only in the raw mode of its decoder.
+    # Pillow opens 16-bit colour as 8-bit which shows only in the raw mode of its decoder.
     return 16 if any(";16" in str(tile) for tile in getattr(picture, "tile", ())) else 8
 
 

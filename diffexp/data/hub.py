@@ -27,13 +27,13 @@ def read_hub(name: str, repository: str, image_column: str, label_column: str | 
     """The splits `train` and, if there, `test` of a hub data set, downloaded once into the library's cache.
 
     Args:
-        name: Our name for it, for messages.
+        name: Name of the choice, for messages.
         repository: owner/name on the hub, or any folder or loader that `datasets.load_dataset` takes.
         image_column: The column of pictures.
         label_column: The column of class numbers; None for none.
 
     Raises:
-        UserError: The library is not installed, the data cannot be had, or its columns are others.
+        UserError: The library is not installed, the data cannot be loaded, or lacks a column.
     """
     what = f"data={name} (Hugging Face data set {repository!r})"
     try:
@@ -46,10 +46,10 @@ def read_hub(name: str, repository: str, image_column: str, label_column: str | 
     try:
         splits: Any = datasets.load_dataset(repository)
     except Exception as error:
-        # The library and its HTTP client raise a dozen unrelated types here, and all mean one thing.
+        # The library and its HTTP client raise a dozen unrelated types here, all with one meaning.
         reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"{what} could not be had: {type(error).__name__}: {reason}. "
+            f"{what} could not be loaded: {type(error).__name__}: {reason}. "
             "Check the name and the network, or give local files: data.path=FOLDER_OR_NPZ."
         ) from error
     if "train" not in splits:

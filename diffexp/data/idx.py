@@ -27,7 +27,7 @@ def read_idx_folder(folder: Path) -> Arrays:
 
     Raises:
         UserError: One of the four is not there.
-        UserError: One is empty, damaged, or not what its name says.
+        UserError: One is empty, damaged, or not what its name promises.
     """
     return Arrays(
         f"data.path={folder}",

@@ -1,4 +1,4 @@
-"""Synthetic images from a Gaussian mixture of known density, drawn fresh at every step."""
+"""Synthetic images from a Gaussian mixture of known density, drawn anew at every step."""
 
 import copy
 import hashlib
@@ -118,7 +118,7 @@ class MixtureData(Data):
         noise = draws.normal((size, *self.image_shape), step, f"{purpose}/noise").to(self.device)
         # Every component's image of every noise, then the one drawn: more work than gathering roots, but no
         # (size, D, D) tensor and nothing that waits for the device. In float64, so that neither autocast
-        # nor TF32 can blur data whose density is said to be known.
+        # nor TF32 can perturb data whose density is known.
         every = (noise.flatten(1).double() @ self._roots).reshape(size, len(self.weights), -1)
         chosen = every[torch.arange(size, device=self.device), component]
         images = chosen.reshape(size, *self.image_shape) + self.means[component]

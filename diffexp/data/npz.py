@@ -29,7 +29,7 @@ def read_npz(path: Path) -> Arrays:
             "Copy it again, or write it with numpy.savez(path, images=..., labels=...)."
         )
     try:
-        _refuse_larger_than_memory(path)
+        _require_fits_in_memory(path)
         with np.load(path, allow_pickle=False) as file:
             found: dict[str, Array] = {key: _array(path, file, key) for key in KEYS if key in file.files}
             names = file.files
@@ -49,7 +49,7 @@ def read_npz(path: Path) -> Arrays:
     )
 
 
-def _refuse_larger_than_memory(path: Path) -> None:
+def _require_fits_in_memory(path: Path) -> None:
     """A few MB may unpack to any size, and the whole set is held in memory."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with zipfile.ZipFile(path) as packed:

@@ -1,4 +1,4 @@
-"""Images that are stored somewhere: under a path, or on the Hugging Face hub."""
+"""Stored images: under a path, or on the Hugging Face hub."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,9 +48,7 @@ class StoredImages(Source):
         elif self.hub is not None:
             arrays = read_hub(self.name, self.hub, self.image_column, self.label_column)
         else:
-            raise UserError(
-                f"data={self.name} was not told which images. Give data.path=PATH ({FORMATS}), or data.hub=OWNER/NAME."
-            )
+            raise UserError(f"data={self.name} needs images. Give data.path=PATH ({FORMATS}), or data.hub=OWNER/NAME.")
         data = image_data(self.name, arrays, self.flip)
         if self.image_shape is not None and data.image_shape != tuple(self.image_shape):
             found, wanted = ("x".join(map(str, shape)) for shape in (data.image_shape, self.image_shape))
@@ -62,7 +60,7 @@ class StoredImages(Source):
 
 
 def read_path(path: Path) -> Arrays:
-    """The arrays under a file or folder, whose format is told by its names.
+    """The arrays under a file or folder, whose format is recognised by file names.
 
     Raises:
         UserError: Nothing is there.
@@ -71,14 +69,14 @@ def read_path(path: Path) -> Arrays:
     path = path.expanduser()
     if not path.exists():
         raise UserError(
-            f"data.path={path} does not exist (looked in {Path.cwd()}). Give {FORMATS}."
+            f"data.path={path} does not exist (relative to {Path.cwd()}). Give {FORMATS}."
             if not path.is_absolute()
             else f"data.path={path} does not exist. Give {FORMATS}."
         )
     if path.is_file():
         if path.suffix.lower() == ".npz":
             return read_npz(path)
-        raise UserError(f"data.path={path} is a file of a type that is not read{_advice(path)}. Give {FORMATS}.")
+        raise UserError(f"data.path={path} is a file of an unsupported type{_advice(path)}. Give {FORMATS}.")
     if holds_idx(path):
         return read_idx_folder(path)
     batches = cifar_folder(path)

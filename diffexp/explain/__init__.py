@@ -1,1 +1,1 @@
-"""`diffexp explain`: how well each target could be predicted, before anything is trained."""
+"""`diffexp explain`: how well each target can be predicted, before anything is trained."""

@@ -22,14 +22,14 @@ def all_figures(found: "Explanation") -> list[Figure]:
 
 
 def shares(found: "Explanation") -> Figure:
-    """Of each target's first loss, what goes by which knowledge and what stays."""
+    """The zero-prediction loss of each target, split by which prediction removes it and what remains."""
     names = list(found.targets)
     parts: dict[str, tuple[str, list[float]]] = {
-        "noise that no network can see": (_LABEL, []),
-        f"stays at the {optimum_of(found)}": ("#b9bec7", []),
-        "goes beyond that" if found.r2_linear is not None else "goes by knowing images": (_OPTIMUM, []),
-        "goes by mean and covariance": (_LINEAR, []),
-        "goes by scaling x_t": (_MULTIPLE, []),
+        "label noise (irreducible)": (_LABEL, []),
+        f"remains at the {optimum_of(found)}": ("#b9bec7", []),
+        "removed beyond that" if found.r2_linear is not None else "removed by knowledge of images": (_OPTIMUM, []),
+        "removed by mean and covariance": (_LINEAR, []),
+        "removed by scaling x_t": (_MULTIPLE, []),
     }
     for explained in found.targets.values():
         mean = explained.mean
@@ -44,19 +44,18 @@ def shares(found: "Explanation") -> Figure:
     ]  # fmt: skip
     layout = {
         "barmode": "stack",
-        "xaxis": {**_axis("share of the loss of answering zero"), "tickformat": ".0%", "range": [0, 1]},
+        "xaxis": {**_axis("share of the zero-prediction loss"), "tickformat": ".0%", "range": [0, 1]},
         "yaxis": {"type": "category", "autorange": "reversed"},
         "height": 190 + 34 * len(names),
     }
     caption = (
-        "Each bar is the loss of a network that answers zero. From the right: what goes when x_t is scaled by "
-        "the best factor at each time, what a linear denoiser takes off beyond that, and what takes more than it. The "
-        "rest stays for ever. "
+        "Each bar is the loss of predicting zero. From the right: what scaling x_t by the best factor at each time "
+        "removes, what a linear denoiser removes beyond that, and what requires more. The rest is irreducible. "
     )
     if found.images is not None:
         caption += (
-            f"What takes more than a linear denoiser is here measured on {found.images:,} images: part of it is "
-            "knowledge of images, part is knowing these by heart."
+            f"The part that requires more than a linear denoiser is measured on {found.images:,} images: some of it is "
+            "knowledge of images, some is memorisation of these."
         )
     return Figure("shares", "What of the loss can be learned, and by what", caption, [Variant("shares", data, layout)])
 
@@ -69,17 +68,17 @@ def explained_noise(found: "Explanation") -> Figure:
     data.append(_line(found.log_snr, found.r2_multiple, "best multiple of x_t", _MULTIPLE, dash="dot"))
     axes = {"xaxis": _axis(_LOG_SNR), "yaxis": {**_axis("share of eps explained (R^2)"), "range": [-0.02, 1.02]}}
     caption = (
-        "How much of the noise x_t gives away. On the left x_t is nearly all noise, and a multiple of it is enough. "
-        "Where a line lies above that of the multiple, something is known of images: what looks like no image is "
-        "noise. On the right the little noise hides in the image. "
+        "How much of the noise can be predicted from x_t. On the left x_t is nearly all noise, and a multiple of it is "
+        "enough. A line above that of the multiple uses knowledge of images: what does not look like an image is "
+        "noise. On the right the little noise is hard to distinguish from the image. "
     )
     if found.images is None:
-        caption += "No network can lie above the optimum."
+        caption += "No network can exceed the optimum."
     else:
         caption += (
-            f"The optimum is that of these {found.images:,} images: on the right it finds which of them it was, and "
-            "then knows the noise exactly. No network does that on new images; what can be known of those lies "
-            "between the two upper lines."
+            f"The optimum is that of these {found.images:,} images: on the right it recognises the image, which "
+            "determines the noise exactly. No network can do that on new images; for those the optimum lies between "
+            "the two upper lines."
         )
     return Figure(
         "r2", "How much of the noise can be predicted", f"{caption}{_shading(found)}", [Variant("r2", data, axes)]
@@ -87,34 +86,34 @@ def explained_noise(found: "Explanation") -> Figure:
 
 
 def losses(found: "Explanation") -> Figure:
-    """For each target, what each answer costs at each log-SNR."""
+    """For each target, the loss of each prediction at each log-SNR."""
     variants: list[Variant] = []
     for name, explained in found.targets.items():
         curve = explained.curve
         others = [
-            ("answering zero", curve.zero, _ZERO, "solid"),
+            ("zero prediction", curve.zero, _ZERO, "solid"),
             ("best multiple of x_t", curve.multiple, _MULTIPLE, "dot"),
         ]
         if curve.linear is not None:
             others.append(("best linear denoiser", curve.linear, _LINEAR, "dash"))
         if any(curve.label_noise):
             others.append(("label noise", curve.label_noise, _LABEL, "longdashdot"))
-        seen = [y for _, values, _, _ in others for y in values if y > 0]
-        low, high = min(seen) / 3, max(seen) * 2
+        positive = [y for _, values, _, _ in others for y in values if y > 0]
+        low, high = min(positive) / 3, max(positive) * 2
         data = _band(found.log_snr, curve.optimum, curve.stderr, optimum_of(found), _OPTIMUM, low)
         data += [_line(found.log_snr, values, label, colour, dash, low) for label, values, colour, dash in others]
         y = {**_axis(f"loss of {name}", "log"), "range": [math.log10(low), math.log10(high)]}
         variants.append(Variant(name, data, {"xaxis": _axis(_LOG_SNR), "yaxis": y}))
     caption = (
-        "Expected loss per dimension at each noise level, in the target's own units: the height of a curve says how "
-        "large the target is, the distance between grey and blue what there is to learn. Where label noise lies on the "
-        "optimum, everything above it has been learned and what remains cannot be."
+        "Expected loss per dimension at each noise level, in the space of the loss: the height of a curve is the "
+        "scale of the target, the distance between grey and blue what can be learned. Where label noise lies on the "
+        "optimum, what remains is irreducible."
     )
     return Figure("losses", "Loss by noise level", f"{caption}{_shading(found)}", variants)
 
 
 def weights(found: "Explanation") -> Figure:
-    """What each target's loss pays for an error in eps."""
+    """The weight of each target's loss on an error in eps."""
     colours = target_colours(list(found.targets))
     data = [
         _line(explained.weight.log_snr, explained.weight.weight, name, colours[name], floor=1e-9)
@@ -122,11 +121,11 @@ def weights(found: "Explanation") -> Figure:
     ]
     axes = {"xaxis": _axis(_LOG_SNR), "yaxis": _axis("weight on the eps-error", "log")}
     caption = (
-        "Each loss is a weight on one and the same error in eps (mean 1 over times). Where a line lies low, errors "
-        "cost little and little will be learned; two targets with the same line differ only in what the network is "
-        "asked for and in fresh noise."
+        "Each loss is a weight on the same error in eps (mean 1 over times). Where a line is low, errors cost little "
+        "and little will be learned; two targets with the same line differ only in what the network predicts and in "
+        "label noise."
     )
-    return Figure("weight", "Which noise each loss pays for", caption, [Variant("weight", data, axes)])
+    return Figure("weight", "Weight of each loss on noise levels", caption, [Variant("weight", data, axes)])
 
 
 def _shading(found: "Explanation") -> str:

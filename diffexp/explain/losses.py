@@ -1,14 +1,14 @@
-"""How good a prediction could possibly be on a data set, found out before anything is trained.
+"""How well a target can be predicted on a data set, before anything is trained.
 
-Four answers are compared by what they cost in a target's loss: always zero; the best multiple of x_t, which knows the
-power of the data alone; the best linear denoiser, which knows their mean and covariance; and the optimum E[y | x_t].
-All but the first are told by one curve, their error in eps over log-SNR, and (1) of `bayes` makes of it the loss of any
-target. The optimum's curve is computed at some nodes. Between them its logit is interpolated, because for white data
-of variance s per dimension
+Four predictions are compared by their loss: zero; the best multiple of x_t, which uses the second moment of the data
+alone; the best linear denoiser, which uses their mean and covariance; and the optimum E[y | x_t]. All but the first are
+described by their error in eps over log-SNR, which (1) of `bayes` converts to the loss of any target. The optimum's
+curve is computed at some nodes. Between them its logit is interpolated, because for white data of variance s per
+dimension
 
     logit(mmse_eps / D_x) = log-SNR + log s                                                                  (1)
 
-is a straight line, and for other data it bends slowly.
+is a straight line, and for other data its slope changes slowly.
 """
 
 import math
@@ -27,34 +27,32 @@ from diffexp.io.progress import progress
 from diffexp.objective import EffectiveWeight, Objective, effective_weight
 from diffexp.oracle import FiniteData, Mixture, known_density
 from diffexp.oracle.bayes import bayes_loss, explained_noise, linear_loss, zero_loss
+from diffexp.runs.metric_keys import NOISE_REGIONS
 from diffexp.schedule import Schedule
 from diffexp.shapes import Images, PerImage
 from diffexp.targets import Epsilon
 from diffexp.times import Times
 
-HIGH_NOISE, LOW_NOISE = -4.0, 4.0
-"""Log-SNR below which noise is called high, and above which it is called low."""
-
-_LINEAR = 4096  # dimensions up to which a covariance is taken apart
+_LINEAR = 4096  # dimensions up to which a covariance is diagonalised
 _QUANTILES = 100_000  # of the training times
 _POINTS = 121  # of a curve that is drawn
-_BLOCK = 1024  # images of one step of a covariance
-_LEAST = 1e-30  # of an error whose logit is taken
+_BLOCK = 1024  # images per block of a covariance
+_LEAST = 1e-30  # error whose logit is taken
 
 T = TypeVar("T", float, list[float], Tensor)
 
 
 @dataclass(frozen=True)
 class Losses(Generic[T]):
-    """Of one target, per dimension.
+    """The losses of one target, per dimension.
 
     Attributes:
-        zero: Of answering zero.
+        zero: Of the zero-prediction baseline.
         multiple: Of the best multiple of x_t at each time.
         linear: Of the best linear denoiser; None where it was not computed.
-        optimum: The least that any network can reach.
+        optimum: The smallest that any network can reach.
         stderr: Standard error of `optimum`; 0 where that is exact. For a mean over times it is an upper bound.
-        label_noise: The part of each of them that is fresh noise in the target.
+        label_noise: The part of each of them that is irreducible label noise.
     """
 
     zero: T
@@ -72,8 +70,8 @@ class Explained:
     Attributes:
         mean: Expected training losses.
         curve: The same at each log-SNR of the explanation.
-        weight: What the loss pays for an error in eps, by log-SNR.
-        shares: How much of that weight lies at high, middle and low noise.
+        weight: Of the loss on the eps-error, by log-SNR.
+        shares: Of that weight, in each of `NOISE_REGIONS`.
     """
 
     mean: Losses[float]
@@ -84,12 +82,12 @@ class Explained:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What can be known of the noise in x_t, and what that makes of each target's loss.
+    """How much of the noise x_t determines, and the losses of each target that follow.
 
     Attributes:
-        data: Name of the data set, its own.
-        images: How many images the optimum is of, for a network that knew them by heart; None where it is the
-            population's own.
+        data: Name of the data set.
+        images: Number of images whose optimum it is, that of a network that has memorised them; None where it is the
+            population's.
         dimension: D_x.
         power: Mean square of a dimension of x0.
         time_range: Earliest and latest training time.
@@ -100,7 +98,7 @@ class Explanation:
         r2_stderr: Its standard error.
         r2_multiple: The share that the best multiple of x_t explains.
         r2_linear: The share that the best linear denoiser explains; None where it was not computed.
-        time_shares: How much of the training times lies at high, middle and low noise.
+        time_shares: Of the training times, in each of `NOISE_REGIONS`.
         targets: What follows for each target.
     """
 
@@ -123,20 +121,20 @@ class Explanation:
 def explain(
     objectives: Mapping[str, Objective], data: Data, schedule: Schedule, times: Times, nodes: int = 24
 ) -> Explanation:
-    """What could be learned of each target.
+    """The losses of each target.
 
-    Data of known density give the population's optimum. Any other data give that of its training images, a floor of
-    what training on them can reach; mirrored copies are not counted. Says how far it is on stderr where it takes long.
+    For data of known density the optimum is the population's. For other data it is that of the training images, without
+    mirrored copies: a floor of the training loss. Prints its progress to stderr where it takes long.
 
     Args:
         objectives: Each target's loss, by name.
-        data: On the device that is to do the work.
+        data: On the device where the optimum is computed.
         schedule: Makes x_t.
         times: How training times are drawn.
         nodes: Number of log-SNRs at which the optimum is computed.
 
     Raises:
-        ValueError: A target means nothing on this schedule.
+        ValueError: A target does not exist on this schedule.
     """
     drawn = times(schedule, (torch.arange(_QUANTILES, dtype=torch.float64) + 0.5) / _QUANTILES)
     t, counts = cast(tuple[Tensor, Tensor], cast(Any, drawn.flatten()).unique(return_counts=True))
@@ -144,7 +142,7 @@ def explain(
     log_snr = schedule.log_snr(t)
 
     known = known_density(data)
-    images = None if known else _training_images(data)
+    images = None if known else as_float(data.reference("train"))
     power, variances = _mixture_moments(known) if known else _image_moments(cast(Images, images))
     dimension = math.prod(data.image_shape)
     errors = _EpsErrors(
@@ -178,7 +176,7 @@ def explain(
             mean=_each(losses(objective, t, log_snr), lambda loss: (density * loss).sum().item()),
             curve=_each(losses(objective, shown, at), _list),
             weight=weight,
-            shares=_shares(weight),
+            shares=_by_region(lambda low, high: weight.shares(low, high)[0]),
         )
 
     multiple = linear_loss(Epsilon(), schedule, shown, power, 1)
@@ -196,7 +194,7 @@ def explain(
         r2_stderr=_list(errors.stderr(at)),
         r2_multiple=_list(explained_noise(multiple, 1)),
         r2_linear=None if errors.linear is None else _list(explained_noise(errors.linear(at), 1)),
-        time_shares=_shares_of(log_snr.flatten(), density.flatten()),
+        time_shares=_by_region(lambda low, high: density[(log_snr >= low) & (log_snr < high)].sum().item()),
         targets=by_name,
     )
 
@@ -206,7 +204,7 @@ class _EpsErrors:
 
     def __init__(self, reference: Mixture | FiniteData, variances: Tensor | None, nodes: Tensor) -> None:
         dimension = math.prod(reference.shape)
-        steps = progress(nodes, len(nodes), "the least possible error, by noise level")
+        steps = progress(nodes, len(nodes), "optimal error by noise level")
         values, stderrs = torch.stack([torch.stack(reference.bayes_eps(node)) for node in steps], dim=1) / dimension
         self.optimum = _Curve(nodes, values)
         self._nodes, self._stderrs = nodes, stderrs
@@ -229,17 +227,12 @@ class _Curve:
         return torch.sigmoid(torch.as_tensor(self._logit(log_snr.numpy()), dtype=torch.float64))
 
 
-def _training_images(data: Data) -> Images:
-    images = data.reference("train")
-    return as_float(images)
-
-
 def _mixture_moments(known: Mixture) -> tuple[float, Tensor | None]:
     """(mean square of a dimension, variances along the principal axes)."""
     mean, weights = known.weights @ known.means, known.weights
-    away = known.means - mean
+    offset = known.means - mean
     spread = torch.einsum("k,kde,ke,kfe->df", weights, known.axes, known.variances, known.axes)
-    covariance = spread + torch.einsum("k,kd,ke->de", weights, away, away)
+    covariance = spread + torch.einsum("k,kd,ke->de", weights, offset, offset)
     return _moments(mean, covariance)
 
 
@@ -251,14 +244,14 @@ def _image_moments(images: Images) -> tuple[float, Tensor | None]:
         squares = torch.stack([(part.double() - mean).square().sum(0) for part in torch.split(flat, _BLOCK)])
         return ((squares.sum(0) / count + mean.square()).mean().item(), None)
     covariance = torch.zeros(dimension, dimension, dtype=torch.float64, device=flat.device)
-    for away in _blocks(flat, mean):
-        covariance += away.T @ away
+    for centred in _blocks(flat, mean):
+        covariance += centred.T @ centred
     return _moments(mean, covariance / count)
 
 
 def _blocks(flat: Tensor, mean: Tensor) -> Iterator[Tensor]:
     parts = torch.split(flat, _BLOCK)
-    return (part.double() - mean for part in progress(parts, len(parts), "the covariance of the images"))
+    return (part.double() - mean for part in progress(parts, len(parts), "covariance of the images"))
 
 
 def _moments(mean: Tensor, covariance: Tensor) -> tuple[float, Tensor]:
@@ -268,7 +261,7 @@ def _moments(mean: Tensor, covariance: Tensor) -> tuple[float, Tensor]:
 
 
 def _spread_out(log_snr: Tensor) -> Tensor:
-    """Where log-SNR, which decreases, comes nearest to equally spaced values, in the order of these."""
+    """Indices at which log-SNR, decreasing, is nearest to equally spaced increasing values."""
     rising = log_snr.flip(0)
     wanted = torch.linspace(rising[0].item(), rising[-1].item(), _POINTS, dtype=torch.float64)
     above = torch.searchsorted(rising, wanted).clamp(1, len(rising) - 1)
@@ -276,15 +269,9 @@ def _spread_out(log_snr: Tensor) -> Tensor:
     return len(rising) - 1 - cast(Tensor, cast(Any, above - nearer).unique())
 
 
-def _shares(weight: EffectiveWeight) -> tuple[float, float, float]:
-    spent = torch.tensor(weight.weight, dtype=torch.float64) * torch.tensor(weight.times, dtype=torch.float64)
-    return _shares_of(torch.tensor(weight.log_snr, dtype=torch.float64), spent / spent.sum())
-
-
-def _shares_of(log_snr: Tensor, part: Tensor) -> tuple[float, float, float]:
-    """The parts at high, middle and low noise."""
-    high, low = log_snr < HIGH_NOISE, log_snr > LOW_NOISE
-    return part[high].sum().item(), part[~(high | low)].sum().item(), part[low].sum().item()
+def _by_region(share: Callable[[float, float], float]) -> tuple[float, float, float]:
+    high, middle, low = (share(*edges) for edges in NOISE_REGIONS.values())
+    return high, middle, low
 
 
 def _each(losses: Losses[Tensor], made: Callable[[Tensor], T]) -> Losses[T]:

@@ -1,4 +1,4 @@
-"""What could be learned, in a terminal."""
+"""The results of `diffexp explain`, in a terminal."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -8,30 +8,31 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from diffexp.explain import text as words
+from diffexp.explain import text
+from diffexp.runs.metric_keys import NOISE_REGIONS_TEXT
 
 if TYPE_CHECKING:
     from diffexp.explain.losses import Explanation
 
 
 def print_explanation(found: "Explanation", settings: Mapping[str, str], console: Console) -> None:
-    """The question, the table, a paragraph per target, and the two questions that people ask."""
-    plain = words.is_plain(settings)
-    console.print(Text(words.question(found, settings), style="bold"))
-    console.print(Text(words.setting(found, settings), style="dim"))
-    console.print(Text(words.whose_floor(found)))
-    head, rows = words.table(found)
+    """The title, the table, a paragraph per target, and the answers to two common questions."""
+    plain = text.is_plain(settings)
+    console.print(Text(text.question(found, settings), style="bold"))
+    console.print(Text(text.setting(found, settings), style="dim"))
+    console.print(Text(text.about_the_optimum(found)))
+    head, rows = text.table(found)
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for place, heading in enumerate(head):
         table.add_column(Text(heading), justify="right" if place else "left", no_wrap=not place)
     for row in rows:
         table.add_row(*map(Text, row))
     console.print(table)
-    console.print(Text(words.legend(found), style="dim"))
+    console.print(Text(text.legend(found), style="dim"))
     for name in found.targets:
         console.print(Text.assemble("\n", (name, "bold")))
-        console.print(Text(" ".join(words.of_target(name, found, plain))))
-    for title, sentences in ((words.PREDICTABLE, words.predictable(found)), (words.FASTER, words.faster(found, plain))):
+        console.print(Text(" ".join(text.of_target(name, found, plain))))
+    for title, sentences in ((text.PREDICTABLE, text.predictable(found)), (text.FASTER, text.faster(found, plain))):
         console.print(Text(f"\n{title}", style="bold"))
         console.print(Text("\n".join(sentences)))
-    console.print(Text(f"\n{words.LEVELS}", style="dim"))
+    console.print(Text(f"\n{NOISE_REGIONS_TEXT}", style="dim"))

@@ -1,1 +1,1 @@
-"""How strong, how noisy and how much at odds the gradients of the noise levels are."""
+"""Norm, noise and agreement of the training gradient by noise level: `diffexp evaluate diagnostics=gradients`."""

@@ -1,25 +1,16 @@
-"""gradients.html: the training gradient per band of log-SNR, drawn. One file, nothing is fetched."""
+"""gradients.html: the training gradient per band of log-SNR, as figures."""
 
-import html
 import math
-from typing import Any, cast
+from collections.abc import Sequence
+from html import escape
+from typing import Any
 
 from diffexp.gradients.statistics import BandGradients, GradientStatistics
+from diffexp.report.figures import Figure, Trace, Variant
+from diffexp.report.html import document, figure_blocks
 
 _SIGNAL, _NOISE, _OTHER = "#2b83c6", "#d55e00", "#888888"
-
-_READING = (
-    "<b>Norm</b>: length of the mean gradient, and of the noise that is left in a step of the run's batch size. "
-    "Gaps: lost in noise.",
-    "<b>Noise scale</b>: variance of one image's gradient over the squared norm, the batch size at which noise equals "
-    "signal (McCandlish et al. 2018). Far above the run's batch size, a step is mostly noise and more images a step "
-    "would pay; far below, they would not. Triangles are lower bounds, where the norm is lost in noise. Where the "
-    "target holds noise of its own, the lower line is what the noise scale would be without it.",
-    "<b>Share</b>: how much of the training gradient comes from a band (probability x norm), beside how much of the "
-    "training time is spent there.",
-    "<b>Agreement</b>: cosine between the mean gradients of two bands, corrected for noise. 1: a step for one is "
-    "a step for the other; 0: they do not meet; below 0: they undo each other. Blank: lost in noise.",
-)
+_LOG_SNR = {"title": {"text": "log-SNR (left: noise, right: image)"}}
 
 
 def noise_scale(band: GradientStatistics) -> str:
@@ -27,107 +18,113 @@ def noise_scale(band: GradientStatistics) -> str:
     return _images(band.noise_scale) if band.resolved else f"> {_images(band.least_noise_scale)}"
 
 
-def page(title: str, found: BandGradients, batch_size: int) -> str:
+def write_page(title: str, found: BandGradients, batch_size: int) -> str:
     """The page as text; `batch_size` is that of the run."""
-    from plotly.io import to_html  # pyright: ignore
-
-    drawing = {"data": _traces(found, batch_size), "layout": _layout(found, batch_size)}
-    drawn = cast(Any, to_html)(drawing, full_html=False, include_plotlyjs=True, config={"displaylogo": False})
+    figures = [_norms(found, batch_size), _noise_scales(found, batch_size), _shares(found), _agreement(found)]
     measured = (
         f"{found.batches} batches of {found.batch_size} images per band. Over all bands: noise scale "
         f"{noise_scale(found.whole)} images, label noise {100 * found.whole.label_noise:.3g} % of the variance. Bars: "
         "two standard errors."
     )
-    return "".join(
-        [
-            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
-            f"<title>Training gradient: {html.escape(title)}</title>\n",
-            "<style>body { font: 16px/1.5 system-ui, sans-serif; max-width: 1280px; margin: 28px auto }\n",
-            "p, li { max-width: 90ch }</style>\n</head>\n<body>\n",
-            f"<h1>Training gradient by noise level</h1>\n<p>{html.escape(title)}</p>\n<p>{html.escape(measured)}</p>\n",
-            f"{drawn}\n<ul>{''.join(f'<li>{line}</li>' for line in _READING)}</ul>\n</body>\n</html>\n",
-        ]
-    )
+    body = [
+        "<h1>Training gradient by noise level</h1>",
+        f"<p>{escape(title)}</p>",
+        f'<p class="soft">{escape(measured)}</p>',
+        *figure_blocks(figures),
+    ]
+    return document(f"Training gradient: {title}", "\n".join(body), figures)
 
 
-def _traces(found: BandGradients, batch_size: int) -> list[dict[str, Any]]:
-    bands = found.bands
-    centres = [(band.low + band.high) / 2 for band in bands]
-    known = [band.resolved for band in bands]
-    scales = [band.noise_scale if found else None for band, found in zip(bands, known, strict=True)]
-    least = [None if found else band.least_noise_scale for band, found in zip(bands, known, strict=True)]
-
-    def line(name: str, y: list[float | None], colour: str, axes: str = "", **more: Any) -> dict[str, Any]:
-        shared = {"type": "scatter", "mode": "lines+markers", "marker": {"color": colour}}
-        return {**shared, "name": name, "x": centres, "y": y, "xaxis": f"x{axes}", "yaxis": f"y{axes}", **more}
-
+def _norms(found: BandGradients, batch_size: int) -> Figure:
+    bars = [2 * band.norm_squared_stderr / (2 * band.norm or 1.0) for band in found.bands]
     traces = [
-        line("norm", [b.norm if f else None for b, f in zip(bands, known, strict=True)], _SIGNAL,
-             error_y=_bar([b.norm_squared_stderr / (2 * b.norm or 1.0) for b in bands])),
-        line(f"noise in {batch_size} images", [math.sqrt(b.variance / batch_size) for b in bands], _NOISE),
-        line("noise scale", scales, _SIGNAL, "2", showlegend=False),
-        line("at least", least, _SIGNAL, "2", mode="markers", showlegend=False,
-             marker={"color": _SIGNAL, "symbol": "triangle-up-open", "size": 10}),
-        {"type": "bar", "name": "share of the gradient", "x": centres, "y": [b.share for b in bands],
-         "xaxis": "x3", "yaxis": "y3", "marker": {"color": _SIGNAL}},
-        {"type": "bar", "name": "share of the times", "x": centres, "y": [b.probability for b in bands],
-         "xaxis": "x3", "yaxis": "y3", "marker": {"color": _OTHER}},
-        _cosines(found),
+        _line(found, "norm", [band.norm if band.resolved else None for band in found.bands], _SIGNAL,
+              error_y={"type": "data", "array": bars, "thickness": 1.2}),
+        _line(found, f"noise in {batch_size} images", [math.sqrt(band.variance / batch_size) for band in found.bands],
+              _NOISE),
     ]  # fmt: skip
-    if any(band.label_noise for band in bands):
-        without = [s and s * (1 - b.label_noise) for s, b in zip(scales, bands, strict=True)]
-        traces.append(line("without label noise", without, _NOISE, "2", line={"dash": "dot"}))
-    return traces
+    caption = (
+        "Length of the mean gradient, and of the noise that is left in a step of the run's batch size. Gaps: lost in "
+        "noise."
+    )
+    return _figure("norm", "Norm", caption, traces, _log_axis("norm"))
 
 
-def _cosines(found: BandGradients) -> dict[str, Any]:
+def _noise_scales(found: BandGradients, batch_size: int) -> Figure:
+    scales = [band.noise_scale if band.resolved else None for band in found.bands]
+    bounds = [None if band.resolved else band.least_noise_scale for band in found.bands]
+    traces = [
+        _line(found, "noise scale", scales, _SIGNAL),
+        _line(found, "lower bound", bounds, _SIGNAL, mode="markers", showlegend=False,
+              marker={"color": _SIGNAL, "symbol": "triangle-up-open", "size": 10}),
+    ]  # fmt: skip
+    if any(band.label_noise for band in found.bands):
+        without = [scale and scale * (1 - band.label_noise) for scale, band in zip(scales, found.bands, strict=True)]
+        traces.append(_line(found, "without label noise", without, _NOISE, line={"dash": "dot"}))
+    run = {"type": "line", "xref": "x domain", "x0": 0, "x1": 1, "yref": "y", "y0": batch_size, "y1": batch_size,
+           "line": {"color": _OTHER, "dash": "dash", "width": 1},
+           "label": {"text": "the run's batch size", "textposition": "start", "font": {"size": 11}}}  # fmt: skip
+    caption = (
+        "Variance of one image's gradient over the squared norm: the batch size at which noise equals signal "
+        "(McCandlish et al. 2018). Far above the run's batch size, a step is mostly noise and larger batches would "
+        "help; far below, they would not. Triangles are lower bounds, where the norm is lost in noise. For a target "
+        "with label noise, the dotted line is the noise scale without it."
+    )
+    return _figure("noise-scale", "Noise scale", caption, traces, _log_axis("noise scale, images"), shapes=[run])
+
+
+def _shares(found: BandGradients) -> Figure:
+    traces: list[Trace] = [
+        {"type": "bar", "name": name, "x": _centres(found), "y": values, "marker": {"color": colour}}
+        for name, values, colour in (
+            ("share of the gradient", [band.share for band in found.bands], _SIGNAL),
+            ("share of the times", [band.probability for band in found.bands], _OTHER),
+        )
+    ]
+    caption = "Each band's share of the training gradient (probability x norm), beside its share of the training times."
+    return _figure("share", "Share", caption, traces, {"title": {"text": "share"}, "tickformat": ".0%"})
+
+
+def _agreement(found: BandGradients) -> Figure:
     names = [f"{band.low:g} to {band.high:g}" for band in found.bands]
     known = [band.resolved for band in found.bands]
-    pairs = [
+    cosines = [
         [value if here and there else None for value, there in zip(row, known, strict=True)]
         for row, here in zip(found.cosine, known, strict=True)
     ]
-    told = [
+    labels = [
         [f"{value:.2f} ± {2 * stderr:.2f}" for value, stderr in zip(*rows, strict=True)]
         for rows in zip(found.cosine, found.cosine_stderr, strict=True)
     ]
-    return {"type": "heatmap", "x": names, "y": names, "z": pairs, "customdata": told, "xaxis": "x4", "yaxis": "y4",
-            "zmin": -1, "zmax": 1, "colorscale": "RdBu", "texttemplate": "%{z:.2f}", "hoverongaps": False,
-            "hovertemplate": "%{x} with %{y}: %{customdata}<extra></extra>",
-            "colorbar": {"len": 0.42, "y": 0.2, "thickness": 12}}  # fmt: skip
-
-
-def _layout(found: BandGradients, batch_size: int) -> dict[str, Any]:
-    def axis(title: str, low: float, high: float, anchor: str, **more: Any) -> dict[str, Any]:
-        return {"title": {"text": title}, "domain": [low, high], "anchor": anchor, "gridcolor": "#e4e6ea", **more}
-
-    log_snr, category = "log-SNR (left: noise, right: image)", {"type": "category", "showgrid": False}
-    return {
-        "height": 980,
-        "plot_bgcolor": "#ffffff",
-        "margin": {"l": 60, "r": 10, "t": 60, "b": 60},
-        "legend": {"orientation": "h", "y": 1.1},
-        "xaxis": axis(log_snr, 0.0, 0.44, "y"),
-        "yaxis": axis("norm", 0.58, 1.0, "x", type="log", dtick="D2", exponentformat="power"),
-        "xaxis2": axis(log_snr, 0.56, 1.0, "y2"),
-        "yaxis2": axis("noise scale, images", 0.58, 1.0, "x2", type="log", dtick="D2", exponentformat="power"),
-        "xaxis3": axis(log_snr, 0.0, 0.44, "y3"),
-        "yaxis3": axis("share", 0.0, 0.42, "x3", tickformat=".0%"),
-        "xaxis4": axis("", 0.56, 1.0, "y4", **category),
-        "yaxis4": axis("", 0.0, 0.42, "x4", **category),
-        "annotations": [
-            {"text": f"<b>{text}</b>", "x": x, "y": y, "xref": "paper", "yref": "paper", "showarrow": False,
-             "xanchor": "left", "yanchor": "bottom"}
-            for text, x, y in (("Norm", 0, 1), ("Noise scale", 0.56, 1), ("Share", 0, 0.42), ("Agreement", 0.56, 0.42))
-        ],
-        "shapes": [{"type": "line", "xref": "x2 domain", "x0": 0, "x1": 1, "yref": "y2", "y0": batch_size,
-                    "y1": batch_size, "line": {"color": _OTHER, "dash": "dash", "width": 1},
-                    "label": {"text": "the run's batch size", "textposition": "start", "font": {"size": 11}}}],
+    trace: Trace = {
+        "type": "heatmap", "x": names, "y": names, "z": cosines, "customdata": labels, "zmin": -1, "zmax": 1,
+        "colorscale": "RdBu", "texttemplate": "%{z:.2f}", "hoverongaps": False,
+        "hovertemplate": "%{x} with %{y}: %{customdata}<extra></extra>",
     }  # fmt: skip
+    caption = (
+        "Cosine between the mean gradients of two bands, corrected for noise. 1: a step for one is a step for the "
+        "other; 0: they are orthogonal; below 0: they undo each other. Blank: lost in noise."
+    )
+    category = {"type": "category", "showgrid": False}
+    return Figure("agreement", "Agreement", caption,
+                  [Variant("agreement", [trace], {"xaxis": category, "yaxis": category, "height": 560})])  # fmt: skip
 
 
-def _bar(stderr: list[float]) -> dict[str, Any]:
-    return {"type": "data", "array": [2 * half for half in stderr], "thickness": 1.2}
+def _figure(name: str, title: str, caption: str, traces: list[Trace], y: dict[str, Any], **layout: Any) -> Figure:
+    return Figure(name, title, caption, [Variant(name, traces, {"xaxis": _LOG_SNR, "yaxis": y, **layout})])
+
+
+def _line(found: BandGradients, name: str, y: Sequence[float | None], colour: str, **more: Any) -> Trace:
+    shared = {"type": "scatter", "mode": "lines+markers", "marker": {"color": colour}}
+    return {**shared, "name": name, "x": _centres(found), "y": y, **more}
+
+
+def _centres(found: BandGradients) -> list[float]:
+    return [(band.low + band.high) / 2 for band in found.bands]
+
+
+def _log_axis(title: str) -> dict[str, Any]:
+    return {"title": {"text": title}, "type": "log", "dtick": "D2"}
 
 
 def _images(count: float) -> str:

@@ -1,23 +1,23 @@
-"""How strong and how noisy the training gradient is at every noise level, and whether noise levels agree.
+"""Norm and noise of the training gradient at every noise level, and the agreement between noise levels.
 
-A target can train faster because its gradient is less noisy, because it points where the other noise levels
-point too, or because it spends itself on levels that are soon learned. Per band of log-SNR, with g the gradient
-of the loss of a single image with respect to all weights,
+A target can train faster because its gradient is less noisy, because it agrees with that of other noise levels, or
+because it is largest at levels that are soon learned. Per band of log-SNR, with g the gradient of the loss of a single
+image with respect to all weights,
 
     norm^2 = ||E g||^2,    variance = tr Cov g,    noise scale = variance / norm^2,                      (1)
 
 the last being the "simple noise scale" of McCandlish et al. 2018 (arXiv:1812.06162, eq. 2.9): the batch size at
 which signal and noise are equal in a step's gradient. With n independent batches of B images and g_i the mean
-gradient of batch i, all of it is estimated without bias:
+gradient of batch i, these are estimated without bias:
 
     norm^2    = mean of <g_i, g_j> over i != j = (||sum g_i||^2 - sum ||g_i||^2) / (n (n - 1)),           (2)
     variance  = B (sum ||g_i||^2 - ||sum g_i||^2 / n) / (n - 1),
-    <E g_a, E g_b> = <mean g_a, mean g_b>, bands having draws of their own.
+    <E g_a, E g_b> = <mean g_a, mean g_b>, since bands have independent draws.
 
-So (2) may come out below zero where the mean gradient is lost in noise; it is left as it is.
+So (2) may be negative where the mean gradient is lost in noise; it is not clamped.
 
 Label noise xi enters the gradient linearly and is zero on average, so the gradient at xi = 0 has the same mean:
-norms and cosines are measured with it, and what xi adds to the variance is measured by itself, B E||g - g(xi = 0)||^2.
+norms and cosines are measured with it, and the variance that xi adds is measured separately, B E||g - g(xi = 0)||^2.
 """
 
 import contextlib
@@ -43,26 +43,26 @@ from diffexp.times import Times
 
 Pool: TypeAlias = Float[Tensor, "images channel height width"]
 
-_SEED = 20_240_301  # of the draws: one for all targets, so that what they are compared on is paired
+_SEED = 20_240_301  # of the draws: one for all targets, so that comparisons are paired
 _BLOCKS = 8  # of batches, left out one by one for the standard errors
 _COLUMNS = 2**20  # of gradients in double precision at once
 
 
 @dataclass(frozen=True)
 class GradientStatistics:
-    """The gradient of the loss of one image between two log-SNRs. Units: those of the loss per unit of weight.
+    """The gradient of the loss of one image between two log-SNRs. Units: loss per unit of weight.
 
-    Standard errors are of the jackknife over blocks of batches.
+    Standard errors are from the jackknife over blocks of batches.
 
     Attributes:
         low: log-SNR from which,
         high: and below which the times lie.
         probability: Share of the training times there.
-        norm_squared: ||E g||^2 without bias, so that it may be negative where it is lost in noise.
+        norm_squared: Unbiased ||E g||^2, which may be negative where it is lost in noise.
         norm_squared_stderr: Its standard error.
         variance: tr Cov g of a single image, its time drawn from the band.
         variance_stderr: Its standard error.
-        label_noise: Share of the variance that is the target's own noise xi; 0 for a target without.
+        label_noise: Share of the variance that comes from label noise xi; 0 for a target without.
         snr: norm_squared / variance, the signal-to-noise ratio of one image.
         snr_stderr: Its standard error.
         share: probability x norm, over the sum of that for all bands.
@@ -82,12 +82,12 @@ class GradientStatistics:
 
     @property
     def resolved(self) -> bool:
-        """Whether the norm stands out of the noise of its estimate, by two standard errors of its square."""
+        """Whether the squared norm exceeds two of its standard errors."""
         return self.norm_squared > 2 * self.norm_squared_stderr
 
     @property
     def norm(self) -> float:
-        """||E g||; 0 where its square came out negative."""
+        """||E g||; 0 where the estimate of its square is negative."""
         return math.sqrt(max(self.norm_squared, 0.0))
 
     @property
@@ -97,19 +97,19 @@ class GradientStatistics:
 
     @property
     def least_noise_scale(self) -> float:
-        """Two standard errors below the noise scale: what can be said of it where the norm is not resolved."""
+        """Two standard errors below the noise scale: a lower bound where the norm is not resolved."""
         bound = self.snr + 2 * self.snr_stderr
         return 1 / bound if bound > 0 else math.inf
 
 
 @dataclass(frozen=True)
 class BandGradients:
-    """The gradient per band of log-SNR, and how the bands go together.
+    """The gradient per band of log-SNR, and the agreement of the bands.
 
     Attributes:
         bands: From noise to image; bands in which no training time lies are left out.
         whole: All bands together, weighted as in training. Training spreads the times of a batch evenly over their
-            quantiles, so its variance is the mean variance within bands: none comes from how many fall in which.
+            quantiles, so its variance is the mean variance within bands; their counts add none.
         cosine: Between the mean gradients of two bands, corrected for noise (so it may leave [-1, 1] a little);
             nan where a norm is lost in noise, 1 with itself.
         cosine_stderr: Standard errors of these.
@@ -137,11 +137,11 @@ def gradients_by_band(
     bands: Sequence[int | float] = BAND_EDGES,
     seed: int = _SEED,
 ) -> BandGradients:
-    """What (1) is in every band, for the objective as it is trained but without dropout.
+    """(1) in every band, for the objective as it is trained but without dropout.
 
     Times are drawn from the training density within the band, images from `x0` with replacement, all from streams of
-    (seed, batch, band), on the CPU: every target, network and device sees the same. The network is left as it was.
-    On the device lie 8 sums of gradients per band, whatever the number of batches.
+    (seed, batch, band), on the CPU: the same for every target, network and device. The network's state is restored. The
+    device holds 8 sums of gradients per band, whatever the number of batches.
 
     Args:
         denoiser: The network is differentiated with respect to its trainable parameters, or, if it is a frozen copy
@@ -161,15 +161,15 @@ def gradients_by_band(
     """
     if batches < 3 or batch_size < 1:
         raise UserError(
-            f"batches={batches} batch_size={batch_size}: the mean and the spread of a gradient are told apart by "
-            "comparing batches, which takes 3 of them, better 32, of at least one image each."
+            f"batches={batches} batch_size={batch_size}: separating the mean of a gradient from its noise "
+            "takes at least 3 batches, better 32, of at least one image each."
         )
     schedule, reached = denoiser.schedule, _reached(denoiser.schedule, times, bands)
     if not reached:
         raise UserError(f"bands={list(bands)}: no training time of {times!r} has its log-SNR there.")
     blocks, draws = min(_BLOCKS, batches), Draws(seed)
     counts = torch.bincount(torch.arange(batches) % blocks).double()
-    squares, news = torch.zeros(2, len(reached), blocks, dtype=torch.float64)
+    squares, noise_squares = torch.zeros(2, len(reached), blocks, dtype=torch.float64)
     with _differentiable(denoiser.network) as weights:
         size = sum(weight.numel() for weight in weights)
         sums = weights[0].new_zeros(len(reached), blocks, size, dtype=_float32_or_better(weights[0].dtype))
@@ -178,23 +178,18 @@ def gradients_by_band(
             images, t, eps, xi = _draw(draws, batch, reached[band], x0, schedule, times, batch_size)
             noisy = bool((denoiser.target.coefficients(schedule, t).c != 0).any())
             images, t, eps, xi = (part.to(weights[0].device) for part in (images, t, eps, xi))
-            answer = denoiser.predict(schedule.noised(t, images, eps), t)
-            loss = objective.of_answer(answer, schedule, images, t, eps, torch.zeros_like(xi)).mean() / loss_scale
+            prediction = denoiser.predict(schedule.noised(t, images, eps), t)
+            drawn = schedule, images, t, eps
+            loss = objective.of_prediction(prediction, *drawn, torch.zeros_like(xi)).mean() / loss_scale
             gradient = _flat(loss, weights, retain=noisy)
             sums[band, batch % blocks] += gradient
             squares[band, batch % blocks] += _square(gradient)
             if noisy:
-                with_news = objective.of_answer(answer, schedule, images, t, eps, xi).mean() / loss_scale
-                news[band, batch % blocks] += _square(_flat(with_news - loss, weights))
-    found = _Measured(
-        _products(sums),
-        squares,
-        news,
-        counts,
-        torch.tensor([band.share for band in reached], dtype=torch.float64),
-        batch_size,
-    )
-    return found.summary(reached, batches)
+                noisy_loss = objective.of_prediction(prediction, *drawn, xi).mean() / loss_scale
+                noise_squares[band, batch % blocks] += _square(_flat(noisy_loss - loss, weights))
+    shares = torch.tensor([band.share for band in reached], dtype=torch.float64)
+    sums_over_batches = _Measured(_products(sums), squares, noise_squares, counts, shares, batch_size)
+    return sums_over_batches.summary(reached, batches)
 
 
 @dataclass(frozen=True)
@@ -212,7 +207,7 @@ class _Band:
 
 
 def _reached(schedule: Schedule, times: Times, edges: Sequence[int | float]) -> list[_Band]:
-    """The bands in which training times lie, from noise to image, by bisection: log-SNR falls with the quantile."""
+    """The bands with training times, from noise to image, by bisection: log-SNR falls with the quantile."""
     edge = torch.tensor(edges, dtype=torch.float64)
     first, last = torch.zeros_like(edge), torch.ones_like(edge)
     for _ in range(60):
@@ -230,7 +225,7 @@ def _reached(schedule: Schedule, times: Times, edges: Sequence[int | float]) -> 
 def _draw(
     draws: Draws, step: int, band: _Band, x0: Pool, schedule: Schedule, times: Times, count: int
 ) -> tuple[Images, PerImage, Images, Images]:
-    """(x0, t, eps, xi) of `count` images, the same whatever is predicted."""
+    """(x0, t, eps, xi) of `count` images, the same for every target."""
     where = f"{band.low:g}_{band.high:g}"
     pick = (draws.uniform(count, step, f"images/{where}") * len(x0)).long()
     t = times(schedule, band.first + band.share * draws.uniform(count, step, f"times/{where}"))
@@ -241,10 +236,10 @@ def _draw(
 
 @contextlib.contextmanager
 def _differentiable(network: nn.Module) -> Generator[list[nn.Parameter]]:
-    """The weights to differentiate by, with the network in evaluation mode; as it was afterwards."""
+    """The weights to differentiate by, with the network in evaluation mode; its state is restored afterwards."""
     every = list(network.parameters())
     weights = [weight for weight in every if weight.requires_grad] or every
-    wanted, modes = [weight.requires_grad for weight in weights], {part: part.training for part in network.modules()}
+    flags, modes = [weight.requires_grad for weight in weights], {part: part.training for part in network.modules()}
     try:
         network.eval()
         for weight in weights:
@@ -252,14 +247,14 @@ def _differentiable(network: nn.Module) -> Generator[list[nn.Parameter]]:
         with torch.enable_grad():
             yield weights
     finally:
-        for weight, flag in zip(weights, wanted, strict=True):
+        for weight, flag in zip(weights, flags, strict=True):
             weight.requires_grad_(flag)
         for part, mode in modes.items():
             part.training = mode
 
 
 def _flat(loss: Tensor, weights: Sequence[nn.Parameter], retain: bool = False) -> Tensor:
-    """The gradient as one vector; `.grad` is left alone."""
+    """The gradient as one vector; `.grad` is not changed."""
     parts = torch.autograd.grad(loss, weights, retain_graph=retain, allow_unused=True, materialize_grads=True)
     return torch.cat([part.flatten().to(_float32_or_better(part.dtype)) for part in parts])
 
@@ -284,12 +279,12 @@ def _products(sums: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Measured:
-    """What was summed over batches, block by block.
+    """Sums over batches, block by block.
 
     Attributes:
         products: Of the blocks' sums of gradients at xi = 0 (bands, blocks, bands, blocks).
         squares: Sum of ||gradient at xi = 0||^2 (bands, blocks).
-        news: Sum of ||gradient - gradient at xi = 0||^2 (bands, blocks).
+        noise_squares: Sum of ||gradient - gradient at xi = 0||^2 (bands, blocks).
         counts: Batches (blocks,).
         probability: Of each band.
         batch_size: Images per batch.
@@ -297,19 +292,19 @@ class _Measured:
 
     products: Tensor
     squares: Tensor
-    news: Tensor
+    noise_squares: Tensor
     counts: Tensor
     probability: Tensor
     batch_size: int
 
     def estimates(self, keep: Tensor) -> dict[str, Tensor]:
-        """Everything estimated from the blocks in `keep`; per band with the whole last, `cosine` (bands, bands)."""
+        """All estimates from the blocks in `keep`; per band with the whole last, `cosine` (bands, bands)."""
         n, p = self.counts[keep].sum(), self.probability / self.probability.sum()
         total = self.products[:, keep][:, :, :, keep].sum((1, 3))
         squares, mean_squares = self.squares[:, keep].sum(1), total.diagonal() / n
         inner = total / n**2
         inner = inner - inner.diagonal().diag() + ((total.diagonal() - squares) / (n * (n - 1))).diag()
-        label = self.batch_size * self.news[:, keep].sum(1) / n
+        label = self.batch_size * self.noise_squares[:, keep].sum(1) / n
         variance = self.batch_size * (squares - mean_squares) / (n - 1) + label
         norms = inner.diagonal()
         pull = self.probability * norms.clamp(min=0).sqrt()

@@ -1,4 +1,4 @@
-"""What a model costs in bits: the variational bound, and the likelihood of its probability flow."""
+"""Likelihood of images: the variational bound, and that of the probability flow."""
 
 from diffexp.likelihood.bound import expected_vlb, vlb
 

@@ -1,7 +1,7 @@
 """The variational bound on -log p(x0), term by term, for a network that predicts any target.
 
 The model walks the grid t_i = i / steps down from x_1 ~ N(0, sigma(1)^2 I) by p(x_s | x_t) = N(mu_hat, s^2 I), where
-mu_hat is the mean of q(x_s | x_t, x0) with the belief about x0 in the place of x0. Its bound, per dimension, is
+mu_hat is the mean of q(x_s | x_t, x0) with the predicted x0 in the place of x0. Its bound, per dimension, is
 
     L_T + sum_{i >= 2} KL(q(x_s | x_t, x0) || p(x_s | x_t)) + L_0,    L_0 = -log p(x0 | x_{t_1}),            (1)
     KL = (alpha_s beta / sigma^2)^2 (x0_hat - x0)^2 / (2 s^2) + (q - 1 - log q) / 2,   q = beta_tilde / s^2  (2)
@@ -67,7 +67,7 @@ def vlb(
     """The bound for each image, with one draw of x_t per term: unbiased, `steps` evaluations of the network.
 
     Args:
-        denoiser: Answers in any target's space.
+        denoiser: Predicts any target.
         x0: Images in [-1, 1].
         steps: Number of steps of the model's chain, at least 2; on a chain schedule at most its T.
         variance: s^2 of each step: beta, beta_tilde (the first step's, which is 0, replaced by the second's), or
@@ -77,10 +77,10 @@ def vlb(
         generator: Source of the noise, on x0's device.
         mmse: For variance="optimal".
         t_start: Noise end of the model's chain, 1 on a chain schedule; where nothing of x0 is left at t = 1, some
-            targets say something only before it.
+            targets determine x0 only before it.
 
     Raises:
-        UserError: The grid does not exist or holds a time at which the target says nothing, optimal lacks its
+        UserError: The grid does not exist or has a time at which the target does not determine x0, optimal lacks its
             `mmse`, or `discretized` images are not 8-bit.
     """
     chain = _Chain(denoiser.schedule, steps, variance, mmse, t_start)
@@ -91,20 +91,20 @@ def vlb(
 
     def error(i: int) -> Tensor:
         """x0_hat - x0, float64."""
-        belief, _ = _belief(denoiser, x0, chain.t[i], generator)
-        return belief.x0.double() - data
+        estimate, _ = _estimate(denoiser, x0, chain.t[i], generator)
+        return estimate.x0.double() - data
 
-    last = chain.decoded(data, error(0), discretized)
-    rest = progress(range(1, steps), steps - 1, "variational bound")
-    errors = torch.stack([_per_dimension(error(i).square()) for i in rest], dim=1)
+    L_0 = chain.L_0(data, error(0), discretized)
+    later = progress(range(1, steps), steps - 1, "variational bound")
+    errors = torch.stack([_per_dimension(error(i).square()) for i in later], dim=1)
     rate, constant = chain.rate[1:].to(errors.device), chain.constant[1:].to(errors.device)
-    return Bound(chain.prior_rate * _per_dimension(data.square()), rate * errors + constant, last)
+    return Bound(chain.prior_rate * _per_dimension(data.square()), rate * errors + constant, L_0)
 
 
 class HeldOutBound:
     """bits/dim of fixed images from two fixed draws of x_t an image, the same for every denoiser.
 
-    Every image stands for one step of the chain besides its L_0. The steps are stratified in log-SNR, over which
+    Each image estimates one step of the chain besides its L_0. The steps are stratified in log-SNR, over which
     the terms of (1) vary least; each term is divided by its step's share of log-SNR, so the estimate is unbiased.
 
     Args:
@@ -112,7 +112,7 @@ class HeldOutBound:
         schedule: Makes x_t; the model's chain has its T steps.
         variance: beta or beta_tilde, as in `vlb`.
         discretized: As in `vlb`.
-        draws: Where the noise comes from, the purpose "bound" of its step 0.
+        draws: Source of the noise: purposes "bound/..." of its step 0.
         t_start: As in `vlb`.
 
     Raises:
@@ -142,12 +142,12 @@ class HeldOutBound:
         self._known = self._chain.constant[1:].sum() + self._chain.prior_rate * x0.double().square().mean().cpu()
 
     def exists_for(self, target: Target) -> bool:
-        """Whether the target says something of x0 at every step of the chain."""
+        """Whether the target determines x0 at every step of the chain."""
         return not _undecodable(target, self.schedule, self._chain.t).numel()
 
     @torch.no_grad()
     def bits_per_dim(self, denoiser: Denoiser, batch_size: int = 256) -> float:
-        """The estimate for one denoiser, its network called with `batch_size` images at once."""
+        """The estimate for one denoiser, its network called with `batch_size` images at a time."""
         data = self.x0.double()
         first, rest = (
             torch.cat(
@@ -160,8 +160,8 @@ class HeldOutBound:
             )
             for step, eps in zip(self._steps, self._eps, strict=True)
         )
-        last = self._chain.decoded(data, first, self.discretized).mean()
-        nats = self._known + (last + (self._rate * _per_dimension(rest.square())).mean()).cpu()
+        L_0 = self._chain.L_0(data, first, self.discretized).mean()
+        nats = self._known + (L_0 + (self._rate * _per_dimension(rest.square())).mean()).cpu()
         return nats.item() / math.log(2)
 
     def _times(self, step: Tensor) -> PerImage:
@@ -172,13 +172,13 @@ class HeldOutBound:
 def measured_mmse(
     denoiser: Denoiser, x0: Images, steps: int, generator: torch.Generator | None = None, t_start: float = 1.0
 ) -> Mmse:
-    """The eps-error per dimension that a network really makes at each step of the chain, for variance="optimal".
+    """The eps-error per dimension of a network at each step of the chain, for variance="optimal".
 
-    Measure it on training images: then the bound on held-out images stays one. (Bao et al. 2022 take it from the
-    norm of the score instead, which assumes that the network is the optimum.)
+    Measured on training images, the bound on held-out images stays a bound. (Bao et al. 2022 take it from the
+    norm of the score instead, which assumes that the network is optimal.)
 
     Args:
-        denoiser: Answers in any target's space.
+        denoiser: Predicts any target.
         x0: Images in [-1, 1].
         steps: As in `vlb`.
         generator: As in `vlb`.
@@ -186,9 +186,9 @@ def measured_mmse(
     """
     chain = _Chain(denoiser.schedule, steps, "beta", None, t_start)
     errors: list[float] = []
-    for time in progress(chain.t, steps, "least error per step"):
-        belief, eps = _belief(denoiser, x0, time, generator)
-        errors.append((belief.eps - eps).double().square().mean().item())
+    for time in progress(chain.t, steps, "eps-error per step"):
+        estimate, eps = _estimate(denoiser, x0, time, generator)
+        errors.append((estimate.eps - eps).double().square().mean().item())
     known, found = chain.log_snr.clamp(min=_FAINT).flip(0).numpy(), np.array(errors[::-1])
 
     def mmse(log_snr: Tensor) -> Tensor:
@@ -205,7 +205,7 @@ def expected_vlb(
     variance: Variance,
     t_start: float = 1.0,
 ) -> Bound:
-    """The same bound of the best possible denoiser, exact, in expectation over the data.
+    """The bound of the optimal denoiser, exact, in expectation over the data.
 
     Args:
         schedule: Makes x_t.
@@ -247,8 +247,8 @@ class _Chain:
     Attributes:
         t: Its upper end.
         s2: Model variance.
-        rate: What the squared x0-error is multiplied by.
-        constant: The rest of the KL; neither means anything at i = 1.
+        rate: Factor on the squared x0-error.
+        constant: The rest of the KL; neither is used at i = 1.
         prior_rate: L_T per x0^2.
     """
 
@@ -285,8 +285,8 @@ class _Chain:
         self.constant = (ratio - 1 - ratio.log()) / 2
         self.prior_rate = (self.log_snr[-1].exp() / 2).item()
 
-    def decoded(self, data: Tensor, error: Tensor, discretized: bool) -> Tensor:
-        """L_0 per image of `data`, from the errors of the beliefs about it at the first step, both float64."""
+    def L_0(self, data: Tensor, error: Tensor, discretized: bool) -> Tensor:
+        """L_0 per image of `data`, from the errors of its predictions at the first step, both float64."""
         s2 = self.s2[0].item()
         if discretized:
             return _per_dimension(-log_probability_of_8_bit(data, data + error, math.sqrt(s2)))
@@ -294,13 +294,15 @@ class _Chain:
 
     def mmse_x0(self, mmse_eps: Mmse) -> Tensor:
         """E (x0 - E[x0 | x_t])^2 per dimension at every t."""
-        # Where nothing is left of x0 it is 0 / 0; from exp(-60) on it is the data's variance to double precision.
+        # Where nothing of x0 is left this is 0 / 0; at log-SNR -60 it is the data's variance in double precision.
         log_snr = self.log_snr.clamp(min=_FAINT)
         return (-log_snr).exp() * mmse_eps(log_snr).double()
 
 
-def _belief(denoiser: Denoiser, x0: Images, time: Tensor, generator: torch.Generator | None) -> tuple[Estimate, Images]:
-    """What is believed of x_t made with fresh noise at one time (a scalar) for all images, and that noise."""
+def _estimate(
+    denoiser: Denoiser, x0: Images, time: Tensor, generator: torch.Generator | None
+) -> tuple[Estimate, Images]:
+    """The prediction from x_t at one time (a scalar) for all images, and the noise that made x_t."""
     eps = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
     t = time.to(x0).expand(len(x0), 1, 1, 1)
     return denoiser(denoiser.schedule.noised(t, x0, eps), t), eps
@@ -311,7 +313,7 @@ def _per_dimension(square: Tensor) -> Tensor:
 
 
 def _undecodable(target: Target, schedule: Schedule, t: Tensor) -> Tensor:
-    """The times of t (n,) at which x0 cannot be told from the target."""
+    """The times of t (n,) at which the target does not determine x0."""
     gain = target.gain(schedule, t.reshape(-1, 1, 1, 1)).flatten()
     return t[(gain == 0) | ~gain.isfinite()]
 
@@ -320,8 +322,8 @@ def _require_decodable(target: Target, schedule: Schedule, t: Tensor) -> None:
     singular = _undecodable(target, schedule, t)
     if singular.numel():
         raise UserError(
-            f"{target!r} on {schedule!r} says nothing of x0 at t = {singular[0].item():g} (its gain is 0 or infinite "
-            "there), where the bound needs it. Start the bound later with t_start=0.999, or take v or x0."
+            f"{target!r} on {schedule!r} does not determine x0 at t = {singular[0].item():g} (its gain is 0 or "
+            "infinite there), where the bound needs it. Start the bound at t_start=0.999, or take v or x0."
         )
 
 
@@ -330,7 +332,7 @@ def _require_8_bit(x0: Images) -> None:
     off = (levels - levels.round()).abs()
     if bool((off > 1e-2).any()) or bool((x0.abs() > 1 + 1e-5).any()):
         raise UserError(
-            "discretized=True asks for the probability of 8-bit values, and these images are not k / 127.5 - 1 with "
+            "discretized=True computes the probability of 8-bit values, but these images are not k / 127.5 - 1 with "
             f"k = 0..255 (they run from {x0.min().item():g} to {x0.max().item():g}). Quantise them, or take "
             "discretized=False."
         )

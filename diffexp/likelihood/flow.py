@@ -1,4 +1,4 @@
-"""The likelihood that a denoiser's probability flow gives to images.
+"""The likelihood of images under a denoiser's probability flow.
 
 The flow is followed in z = x_t / sqrt(alpha^2 + sigma^2) = cos(phi) x0 + sin(phi) eps, along log-SNR lam,
 
@@ -50,11 +50,11 @@ def flow_nll(
     to 5e-4 nats per dimension, and the error falls as steps^-4; Heun's method with as many evaluations errs by 1e-2.
 
     Args:
-        denoiser: Answers in any target's space, differentiable in x_t. Called 4 * steps times.
+        denoiser: Predicts any target, differentiable in x_t. Called 4 * steps times.
         x0: Images in [-1, 1].
         steps: Equal strides of log-SNR.
-        draws: Independent repetitions with fresh probes and dequantisation noise, at least 2, done as one batch;
-            their scatter is the standard error.
+        draws: Independent repetitions with their own probes and dequantisation noise, at least 2, done as one batch;
+            their spread gives the standard error.
         dequantize: Spread each 8-bit value evenly over its bin and count nats per 8-bit value: on average a
             bound from above on -log of its probability (Theis et al. 2016, arXiv:1511.01844).
         generator: Source of probes and dequantisation, on x0's device.
@@ -69,8 +69,8 @@ def flow_nll(
     schedule, dtype, device = denoiser.schedule, x0.dtype, x0.device
     ends = torch.tensor(
         [
-            time if time is not None else usual
-            for time, usual in zip((t_end, t_start), schedule.time_range, strict=True)
+            time if time is not None else default
+            for time, default in zip((t_end, t_start), schedule.time_range, strict=True)
         ],
         dtype=torch.float64,
     )
@@ -97,25 +97,25 @@ def flow_nll(
         t = times[i].to(device).expand(len(z), 1, 1, 1)
         with torch.enable_grad():
             z = z.detach().requires_grad_()
-            belief = denoiser(norm[i] * z, t)
-            rate = -(sin * cos / 2) * (cos * belief.eps - sin * belief.x0)
+            estimate = denoiser(norm[i] * z, t)
+            rate = -(sin * cos / 2) * (cos * estimate.eps - sin * estimate.x0)
             (pulled,) = torch.autograd.grad((rate * probe).sum(), z)
         return rate.detach(), (pulled * probe).double().sum((1, 2, 3))
 
     cos, _ = _angle(log_snr[0])
     z = cos * z
-    gained = torch.full((len(z),), dimension * math.log(cos), dtype=torch.float64, device=device)
+    log_det = torch.full((len(z),), dimension * math.log(cos), dtype=torch.float64, device=device)
     for i in progress(range(0, 2 * steps, 2), steps, "probability flow"):
         stride = log_snr[i + 2] - log_snr[i]
-        first, spread_first = slope(z, i)
-        second, spread_second = slope(z + stride / 2 * first, i + 1)
-        third, spread_third = slope(z + stride / 2 * second, i + 1)
-        fourth, spread_fourth = slope(z + stride * third, i + 2)
+        first, div_first = slope(z, i)
+        second, div_second = slope(z + stride / 2 * first, i + 1)
+        third, div_third = slope(z + stride / 2 * second, i + 1)
+        fourth, div_fourth = slope(z + stride * third, i + 2)
         z = z + stride / 6 * (first + 2 * (second + third) + fourth)
-        gained = gained + stride / 6 * (spread_first + 2 * (spread_second + spread_third) + spread_fourth)
+        log_det = log_det + stride / 6 * (div_first + 2 * (div_second + div_third) + div_fourth)
     _, sin = _angle(log_snr[-1])
     prior = -(z.double() / sin).square().sum((1, 2, 3)) / 2 - dimension * (math.log(2 * math.pi) / 2 + math.log(sin))
-    nats = -(prior + gained).reshape(draws, len(x0)) / dimension
+    nats = -(prior + log_det).reshape(draws, len(x0)) / dimension
     if dequantize:
         nats = nats + math.log(127.5)
     return FlowNll(nats.mean(0), nats.std(0) / math.sqrt(draws))

@@ -1,4 +1,4 @@
-"""Tensors that are computed once, whoever asks first, and read by everybody else."""
+"""Tensors that are computed once, by the first process that needs them, and read by all others."""
 
 import contextlib
 import glob
@@ -26,7 +26,7 @@ def fingerprint(*parts: object) -> str:
 
 
 def source_fingerprint(*files: str) -> str:
-    """The sha256 of source files, so that what an older code computed is not taken for this code's."""
+    """The sha256 of source files, so that results of older code are not reused."""
     return fingerprint(*(Path(file).read_bytes() for file in files))
 
 
@@ -52,10 +52,10 @@ def cache_file(cache: Path, kind: str, of: str, wanted: str) -> Path:
 
 
 def cached(path: Path, wanted: str, build: Callable[[], Tensors]) -> Tensors:
-    """What `build` returns, read from `path` if that holds what is wanted.
+    """The result of `build`, read from `path` if that holds it.
 
-    Of several processes that ask at once one builds and the others wait for its file. A file that is
-    damaged, or made for something else, is refused with a line that says so, and built anew.
+    Of several concurrent processes one builds and the others wait for its file. A file that is damaged, or
+    made for something else, is ignored with a message, and rebuilt.
 
     Args:
         path: A safetensors file, written atomically.
@@ -72,7 +72,7 @@ def cached(path: Path, wanted: str, build: Callable[[], Tensors]) -> Tensors:
             found = _read(path, wanted)
             if isinstance(found, dict):
                 return found
-            print(f"{path} is refused: {found}; it is computed again.", flush=True)
+            print(f"{path} is ignored: {found}; it is computed again.", flush=True)
         for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
             left.unlink(missing_ok=True)  # of a process that was killed while it wrote; it had the lock, so it is dead
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in build().items()}
@@ -84,7 +84,7 @@ def cached(path: Path, wanted: str, build: Callable[[], Tensors]) -> Tensors:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Generator[None]:
-    """`files.locked`, with a word to whoever has to wait, or may not write there."""
+    """`files.locked`, with a message while waiting, and an error that names the setting if the folder is read-only."""
     with contextlib.ExitStack() as held:
         try:
             if not held.enter_context(try_locked(path, seconds=2.0)):
@@ -99,7 +99,7 @@ def _locked(path: Path) -> Generator[None]:
 
 
 def _read(path: Path, wanted: str) -> Tensors | str:
-    """The file's tensors, or why it is not to be used."""
+    """The file's tensors, or the reason why it cannot be used."""
     try:
         opened: Any = safe_open(path, framework="pt")
         with opened as file:

@@ -1,7 +1,7 @@
 """Features of a small network that has learned the data set's own labels.
 
-Inception's features say little about handwritten digits of 8 x 8 pixels; those of a network that tells
-these digits apart do. Trained once per data set, from fixed seeds; numbers on different data sets, and on
+Inception's features are uninformative about handwritten digits of 8 x 8 pixels; those of a network that
+classifies these digits are not. Trained once per data set, from fixed seeds; numbers on different data sets, and on
 networks trained on different kinds of device, are not comparable: the weights are part of the fingerprint.
 """
 
@@ -64,7 +64,7 @@ class ClassifierFeatures(Features):
     """The features of a trained `ClassifierNetwork`.
 
     Attributes:
-        heldout_accuracy: Share of the held-out images that it names rightly.
+        heldout_accuracy: Accuracy on the held-out images.
     """
 
     def __init__(self, network: ClassifierNetwork, heldout_accuracy: float, device: torch.device) -> None:
@@ -83,7 +83,7 @@ class TrainedClassifier(FeatureRecipe):
 
     Attributes:
         dimension: Number of features.
-        epochs: Times that each training image is seen; small sets are seen for `min_steps` steps at least.
+        epochs: Passes over the training images; small sets are trained on for `min_steps` steps at least.
         min_steps: See `epochs`.
     """
 
@@ -91,8 +91,8 @@ class TrainedClassifier(FeatureRecipe):
     epochs: int = 5
     min_steps: int = 200
 
-    def refuse(self, data: Data) -> None:
-        """Refuse a data set that has no labels, or one class only."""
+    def validate(self, data: Data) -> None:
+        """Raise ValueError for a data set without labels, or of one class only."""
         classes = data.classes
         if classes is None or data.labels("train") is None or data.labels("heldout") is None:
             raise UserError(
@@ -111,7 +111,7 @@ class TrainedClassifier(FeatureRecipe):
         Raises:
             UserError: The data set has no labels, or one class only.
         """
-        self.refuse(data)
+        self.validate(data)
         classes = cast(int, data.classes)
         wanted = fingerprint("classifier", data.fingerprint(), self, source_fingerprint(__file__))
         path = cache_file(cache, "classifier", data.name, wanted)
@@ -146,7 +146,7 @@ class TrainedClassifier(FeatureRecipe):
                 schedule.step()
         accuracy, tested = _accuracy(network.eval(), data, device)
         print(
-            f"{data.name} classifier: {accuracy:.2%} of {tested} held-out images right, "
+            f"{data.name} classifier: {accuracy:.2%} of {tested} held-out images correct, "
             f"trained in {time.perf_counter() - start:.1f} s",
             flush=True,
         )
@@ -162,5 +162,5 @@ def _labelled(data: Data, split: Split, device: torch.device) -> tuple[Images | 
 @torch.no_grad()
 def _accuracy(network: ClassifierNetwork, data: Data, device: torch.device) -> tuple[float, int]:
     images, labels = _labelled(data, "heldout", device)
-    answers = torch.cat([cast(Tensor, network(as_float(part))).argmax(1) for part in torch.split(images, 500)])
-    return (answers == labels).double().mean().item(), len(labels)
+    predicted = torch.cat([cast(Tensor, network(as_float(part))).argmax(1) for part in torch.split(images, 500)])
+    return (predicted == labels).double().mean().item(), len(labels)

@@ -24,7 +24,7 @@ def fixed_draws() -> Generator[None]:
 def deterministic_algorithms(device: torch.device) -> Generator[None]:
     """Sums in a fixed order: all of them on the CPU, cuDNN's on a GPU.
 
-    For the rest CUDA asks for an environment variable that must be set before the process starts.
+    The rest needs an environment variable of CUDA that must be set before the process starts.
     """
     algorithms, cudnn = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic
     torch.use_deterministic_algorithms(device.type == "cpu" or algorithms)

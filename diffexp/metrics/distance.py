@@ -43,7 +43,7 @@ def frechet(reference: Moments, features: FeatureVectors) -> float:
     """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) with means m and covariances C, in float64.
 
     Its expectation falls as the sets grow, so only distances of equal counts compare; with a set no larger
-    than the dimension, a covariance is singular and the distance says little.
+    than the dimension, a covariance is singular and the distance is unreliable.
     """
     metric = _frechet_metric(features.shape[1])
     metric.real_features_sum, metric.real_features_cov_sum = reference.total, reference.outer

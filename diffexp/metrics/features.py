@@ -22,7 +22,7 @@ class Features(ABC):
     Not an nn.Module, so that a training module that holds it does not train, average or save it.
 
     Attributes:
-        name: What a metric's name says of the features, such as "classifier".
+        name: The features' part of a metric's name, such as "classifier".
         frechet_name: What a Frechet distance on these features may be called, "fd" or "fid".
         dimension: Length of a feature vector.
         fingerprint: sha256 of all that the features depend on, weights included.
@@ -49,11 +49,11 @@ class Features(ABC):
 class FeatureRecipe(ABC):
     """How to get an extractor for a data set: what a metric's configuration names."""
 
-    def refuse(self, data: Data) -> None:  # noqa: B027  (there may be nothing to refuse)
-        """Raise what `build` would, as far as it can be told at once.
+    def validate(self, data: Data) -> None:  # noqa: B027  (optional)
+        """Raise what `build` would, as far as this is cheap to check.
 
         Raises:
-            ValueError, FileNotFoundError: The features cannot be had for these data.
+            ValueError, FileNotFoundError: The features cannot be computed for these data.
         """
 
     @abstractmethod
@@ -61,5 +61,5 @@ class FeatureRecipe(ABC):
         """The extractor on `device`, trained or loaded.
 
         Raises:
-            ValueError: The features cannot be had for these data.
+            ValueError: The features cannot be computed for these data.
         """

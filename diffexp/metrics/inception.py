@@ -65,8 +65,8 @@ class InceptionV3(FeatureRecipe):
 
     weights: str | Path | None = None
 
-    def refuse(self, data: Data) -> None:
-        """Refuse images that are neither grey nor RGB, and weights that are not there."""
+    def validate(self, data: Data) -> None:
+        """Raise for images that are neither grey nor RGB, and for missing weights."""
         if data.image_shape[0] not in (1, 3):
             raise UserError(
                 f"metric=inception on data={data.name}: Inception sees RGB images (or grey ones, repeated), "
@@ -82,7 +82,7 @@ class InceptionV3(FeatureRecipe):
             ImportError: torch-fidelity or torchvision is missing.
             UserError: The file is not what its name says, or the images are neither grey nor RGB.
         """
-        self.refuse(data)
+        self.validate(data)
         path = find_weights(self.weights)
         sha256 = checked_sha256(path)
         return InceptionFeatures(_load(path), sha256, device)
@@ -121,7 +121,7 @@ def checked_sha256(path: Path) -> str:
     if not actual.startswith(named[1]):
         raise UserError(
             f"metric.features.inception.weights={path}: its sha256 begins with {actual[:8]}, not with {named[1]} as "
-            f"its name says: it is damaged or another file. Fetch it again; {WEIGHTS} is at {HOME}."
+            f"in its name: it is damaged or another file. Fetch it again; {WEIGHTS} is at {HOME}."
         )
     return actual
 

@@ -108,7 +108,7 @@ class SampleMetric(Metric):
                 "split. Take more data, or metric=none."
             )
         for recipe in self.recipes.values():
-            recipe.refuse(data)
+            recipe.validate(data)
         for metric in (self.also or {}).values():
             metric.validate(data)
 

@@ -1,7 +1,7 @@
-"""The one U-Net: diffusers' UNet2DModel, made to answer network(x_t, t) alike for every target.
+"""The one U-Net: diffusers' UNet2DModel, called as network(x_t, t) alike for every target.
 
-Whatever is asked of it, it sees the same input (x_t scaled to unit variance, the time in the embedding's range),
-starts from the same weights per seed, and its last layer starts at zero, so that every run begins with the zero answer.
+Whatever it predicts, its input is the same (x_t scaled to unit variance, the time in the embedding's range), it starts
+from the same weights per seed, and its last layer starts at zero, so that every run begins at the zero prediction.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ from diffexp.shapes import Images, PerImage
 
 
 class OutsideAutocast(nn.Module):
-    """A layer that leaves autocast: the network's answer must not be rounded to bfloat16.
+    """A layer outside autocast, so that the network's output is not rounded to bfloat16.
 
-    Reading an answer divides by the target's gain; for `posterior_mean` a relative error of 2^-9 in the answer would
-    be one of 0.15 in the implied eps.
+    Converting a prediction divides by the target's gain; for `posterior_mean` a relative error of 2^-9 in the output
+    becomes one of 0.15 in the implied eps.
     """
 
     def __init__(self, layer: nn.Module) -> None:
@@ -28,7 +28,7 @@ class OutsideAutocast(nn.Module):
         self.layer = layer
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer's answer in its weights' own dtype."""
+        """The layer's output in the dtype of its weights."""
         with torch.autocast(x.device.type, enabled=False):
             return cast(Tensor, self.layer(x.to(next(self.layer.parameters()).dtype)))
 
@@ -45,7 +45,7 @@ class UNet(nn.Module):
         layers: Residual blocks per resolution.
         groups: Groups of the group norm.
         dropout: Probability of dropping a feature in training.
-        conditioning: "time", or "none" for a network that must do without knowing how noisy its input is.
+        conditioning: "time", or "none" for a network that does not see the noise level.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         if conditioning not in ("time", "none"):
-            raise UserError(f"network.conditioning={conditioning}: there are time and none.")
+            raise UserError(f"network.conditioning={conditioning}: must be time or none.")
         if len(widths) != len(attention):
             raise UserError(
                 f"network.widths has {len(widths)} resolutions and network.attention {len(attention)}: give one "
@@ -94,17 +94,17 @@ class UNet(nn.Module):
         self.unet: nn.Module = model
 
     def forward(self, x_t: Images, t: PerImage) -> Images:
-        """The U-Net's answer, in x_t's shape; t in [0, 1]."""
+        """The U-Net's output, in x_t's shape; t in [0, 1]."""
         alpha, sigma = self.schedule.amplitudes(t)
         scale = (alpha.square() * self.data_std**2 + sigma.square()).rsqrt().to(x_t.dtype)
         time = t.flatten().to(x_t.dtype) * (1000.0 if self.conditioning == "time" else 0.0)
         height, width = x_t.shape[-2:]
-        answer = cast(Tensor, self.unet(self._pad(scale * x_t), time, return_dict=False)[0])
-        top, left = (answer.shape[-2] - height) // 2, (answer.shape[-1] - width) // 2
-        return answer[..., top : top + height, left : left + width]
+        output = cast(Tensor, self.unet(self._pad(scale * x_t), time, return_dict=False)[0])
+        top, left = (output.shape[-2] - height) // 2, (output.shape[-1] - width) // 2
+        return output[..., top : top + height, left : left + width]
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile the U-Net in place; checkpoint keys stay, and the float64 levels around it are left alone."""
+        """Compile the U-Net in place; checkpoint keys stay, and the float64 schedule around it is not compiled."""
         cast(Any, self.unet).compile(*args, **kwargs)
 
     def _pad(self, x: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
-"""How good a prediction could possibly be, for any target.
+"""The smallest possible loss, for any target.
 
-A predictor of y errs by D e where its error in eps is alpha e (see `targets`), so its expected loss is
+A predictor of y has the error D e where its error in eps is alpha e (see `targets`), so its expected loss is
 
     E ||y_hat - y||^2 = (D / alpha)^2 E ||eps_hat - eps||^2 + c^2 D_x                                        (1)
 
-with D_x the number of dimensions. What distinguishes predictors is their eps-error alone: the optimum's is
+with D_x the number of dimensions. Predictors differ in their eps-error alone: that of the optimum is
 mmse_eps (`oracle`), that of the best multiple of x_t is mmse_eps of white noise with the data's power. Losses here are
 expectations, summed over dimensions, for the plain squared error of a target.
 """
@@ -17,14 +17,14 @@ from diffexp.targets import Target
 
 
 def bayes_loss(target: Target, schedule: Schedule, t: PerImage, mmse_eps: PerImage, dimension: int) -> PerImage:
-    """The least loss that any network can reach: equation (1) for eps_hat = E[eps | x_t].
+    """The smallest loss that any network can reach: equation (1) for eps_hat = E[eps | x_t].
 
     Args:
         target: What is predicted.
         schedule: Makes x_t.
-        t: Times at which x_t tells something of x0 (alpha > 0).
+        t: Times at which x_t depends on x0 (alpha > 0).
         mmse_eps: E ||eps - E[eps | x_t]||^2 at t, for example `reference.bayes_eps(schedule.log_snr(t))[0]`; its
-            standard error instead gives that of the loss, less the label noise c^2 D_x.
+            standard error instead gives that of the loss, plus the label noise c^2 D_x.
         dimension: D_x, pixels times channels.
     """
     time = schedule.exact(t)
@@ -35,7 +35,7 @@ def bayes_loss(target: Target, schedule: Schedule, t: PerImage, mmse_eps: PerIma
 def linear_loss(
     target: Target, schedule: Schedule, t: PerImage, second_moment: float | Tensor, dimension: int
 ) -> PerImage:
-    """The loss of the best multiple of x_t: what scaling the input can do, knowing only the data's power.
+    """The loss of the best multiple of x_t, which uses the second moment of the data alone.
 
     Args:
         target: What is predicted.
@@ -52,24 +52,24 @@ def linear_loss(
 def zero_loss(
     target: Target, schedule: Schedule, t: PerImage, second_moment: float | Tensor, dimension: int
 ) -> PerImage:
-    """The loss of answering 0: E ||y||^2. Arguments as `linear_loss`, any t."""
+    """The loss of the zero-prediction baseline: E ||y||^2. Arguments as `linear_loss`, any t."""
     a, b, c = target.coefficients(schedule, schedule.exact(t))
     return a.square() * second_moment + (b.square() + c.square()) * dimension
 
 
 def explained_noise(mmse_eps: Tensor, dimension: int) -> Tensor:
-    """R^2 of eps: the fraction of the noise that x_t gives away, in [0, 1]."""
+    """R^2 of eps: the fraction of the noise that can be predicted from x_t, in [0, 1]."""
     return 1 - mmse_eps / dimension
 
 
-def excess_eps(answer: Images, optimum: Images, target: Target, schedule: Schedule, t: PerImage) -> PerImage:
-    """Squared error of the belief about eps above the optimum's, mean over pixels, float64.
+def excess_eps(prediction: Images, optimum: Images, target: Target, schedule: Schedule, t: PerImage) -> PerImage:
+    """Squared distance of the predicted eps from the optimal one, mean over pixels, float64.
 
-    In expectation it is the belief error less mmse_eps per dimension; measured against the optimum itself it is
-    free of eps's own noise and never negative.
+    In expectation it is the squared eps-error minus mmse_eps per dimension; measured against the optimum itself it
+    does not depend on the realisation of eps and is never negative.
 
     Args:
-        answer: A network's, in `target` space.
+        prediction: A network's, in `target` space.
         optimum: An exact denoiser's at the same x_t, in the same space.
         target: What was predicted.
         schedule: Made x_t.
@@ -77,4 +77,4 @@ def excess_eps(answer: Images, optimum: Images, target: Target, schedule: Schedu
     """
     time = schedule.exact(t)
     rate = schedule.alpha(time) / target.gain(schedule, time)
-    return rate.square() * (answer.double() - optimum.double()).square().mean((1, 2, 3), keepdim=True)
+    return rate.square() * (prediction.double() - optimum.double()).square().mean((1, 2, 3), keepdim=True)

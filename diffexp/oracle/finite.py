@@ -1,4 +1,4 @@
-"""A finite set of images: a mixture whose every component is one point."""
+"""A finite set of images: a mixture of points."""
 
 from collections.abc import Iterator
 from typing import final
@@ -11,19 +11,19 @@ from diffexp.oracle.normals import Mixture
 from diffexp.oracle.reference import Reference
 
 _BLOCK = 2**22  # elements of data in double precision at once: 32 MiB
-_FEW = 16  # images that may be taken one by one
+_FEW = 16  # images whose differences are computed one by one
 
 
 @final
 class FiniteData(Reference):
-    """x0 is one of N images, each as likely: what a network that has memorised them would know.
+    """x0 is one of N equally likely images: the optimum is a network that has memorised them.
 
     The posterior is a softmax over -||x_t - alpha x_i||^2 / (2 sigma^2). Images are visited in blocks, in float64,
-    and stay stored as they are: 50,000 CIFAR-10 images take their own 600 MB and some 1.5 GB while at work. Distances
-    come from products of centred images and are right to about 1e-13, which tells images apart up to log-SNR 26 or so.
+    and stay stored as they are: 50,000 CIFAR-10 images take their own 600 MB and some 1.5 GB of workspace. Distances
+    come from products of centred images and are right to about 1e-13, enough to distinguish images up to log-SNR 26.
 
     Args:
-        images: (N, C, H, W), float in [-1, 1], on the device that is to do the work.
+        images: (N, C, H, W), float in [-1, 1], on the device where everything is computed.
 
     Raises:
         ValueError: There are no images, or they are integers.
@@ -43,12 +43,12 @@ class FiniteData(Reference):
         self.centre = torch.stack([part.sum(0) for part in self._blocks()]).sum(0) / len(images)
         self.squares = torch.cat([part.square().sum(1) for part in self._blocks()])
 
-    def belief(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    def conditional_mean(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         x0 = torch.cat([self.centre + self._mean(self._shares(*part)) for part in self._parts(x, alpha, sigma)])
         return x0, (x - alpha * x0) / sigma
 
-    def spread(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return torch.cat([self._spread(*part) for part in self._parts(x, alpha, sigma)])
+    def conditional_variance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return torch.cat([self._conditional_variance(*part) for part in self._parts(x, alpha, sigma)])
 
     def _parts(self, x: Tensor, *levels: Tensor) -> Iterator[tuple[Tensor, ...]]:
         count, dimension = self.images.shape
@@ -71,20 +71,20 @@ class FiniteData(Reference):
         products = self._products(x - alpha * self.centre)
         return (alpha / sigma.square() * (products - alpha / 2 * self.squares)).softmax(1)
 
-    def _spread(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    def _conditional_variance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         shares = self._shares(x, alpha, sigma)
         contested = shares.amax(1) < 1
-        spread = torch.zeros_like(x[:, 0])
+        variance = torch.zeros_like(x[:, 0])
         if contested.any():
             rate = (alpha / sigma)[contested, 0].square()
-            spread[contested] = rate * self._variance(shares[contested])
-        return spread
+            variance[contested] = rate * self._variance(shares[contested])
+        return variance
 
     def _variance(self, shares: Tensor) -> Tensor:
         """tr Cov[x0] under `shares` (n, N), (n,).
 
-        The likeliest few images enter as squared differences. The others, by the moments about the mean: where
-        those would cancel, at high log-SNR, nothing is left for the others.
+        The likeliest few images enter as squared differences, the others by their moments about the mean: where those
+        would cancel, at high log-SNR, the others' shares vanish.
         """
         few, which = torch.topk(shares, min(_FEW, len(self.images)), dim=1)
         near = self.images[which] - self.centre
@@ -95,17 +95,17 @@ class FiniteData(Reference):
         beyond = (rest * (self.squares + mean.square().sum(1, keepdim=True))).sum(1) - 2 * (others * mean).sum(1)
         return within + beyond.clamp(min=0)
 
-    def exact_eps(self, alpha: Tensor, sigma: Tensor) -> float | None:
+    def exact_mmse(self, alpha: Tensor, sigma: Tensor) -> float | None:
         count, dimension = self.images.shape
         if dimension > 2:
             return 0.0 if count == 1 else None
         weights = torch.full((count,), 1 / count, dtype=torch.float64, device=self.device)
         points = self.images.double().reshape(count, *self.shape)
-        return Mixture(weights, points, points.new_zeros(count, dimension, dimension)).exact_eps(alpha, sigma)
+        return Mixture(weights, points, points.new_zeros(count, dimension, dimension)).exact_mmse(alpha, sigma)
 
-    def _place(self, u: Tensor, z: Tensor) -> Tensor:
+    def _sample_x0(self, u: Tensor, z: Tensor) -> Tensor:
         return self.images[(u * len(self.images)).long().clamp(max=len(self.images) - 1)].double()
 
     @property
-    def _work(self) -> int:
+    def _cost(self) -> int:
         return 2 * self.images.numel()

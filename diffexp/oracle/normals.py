@@ -28,7 +28,7 @@ _SPACING, _REACH = 0.15, 8.0  # of quadrature nodes, in standard deviations
 class _Normals(Reference):
     """Equation (1) in each S_k's eigenbasis.
 
-    Nothing cancels there at any log-SNR: no matrix is inverted, and the spread between components is a sum of
+    Nothing cancels there at any log-SNR: no matrix is inverted, and the variance between components is a sum of
     squares. Work grows as K D^2 per image.
     """
 
@@ -40,20 +40,20 @@ class _Normals(Reference):
         if covariances.shape != (len(means), dimension, dimension) or weights.shape != (len(means),):
             raise ValueError(
                 f"weights {tuple(weights.shape)}, means {tuple(means.shape)} and covariances "
-                f"{tuple(covariances.shape)} do not belong together: "
+                f"{tuple(covariances.shape)} do not match: "
                 "give (K,), (K, C, H, W) and (K, D, D) with D = C H W."
             )
         if bool((weights < 0).any()) or not math.isclose(float(weights.double().sum()), 1, abs_tol=1e-6):
             raise ValueError(f"weights {[float(w) for w in weights]} are not probabilities: divide them by their sum.")
         self.shape, self.device = (channels, height, width), means.device
         self.weights, self.means = weights.double(), means.double().flatten(1)
-        whole = covariances.double()
+        full = covariances.double()
         # numpy's, on the CPU: eigenvectors should not depend on the device.
-        values, vectors = np.linalg.eigh(whole.cpu().numpy())
+        values, vectors = np.linalg.eigh(full.cpu().numpy())
         variances, self.axes = torch.as_tensor(values).to(self.device), torch.as_tensor(vectors).to(self.device)
         largest = variances.abs().amax(1, keepdim=True)
         if bool((variances < -1e-6 * largest).any()) or not torch.allclose(
-            whole, whole.mT, rtol=0, atol=1e-6 * float(largest.max())
+            full, full.mT, rtol=0, atol=1e-6 * float(largest.max())
         ):
             raise ValueError(
                 f"a covariance is not symmetric with eigenvalues >= 0 (the smallest is {variances.min().item():.3g}): "
@@ -69,16 +69,16 @@ class _Normals(Reference):
         """
         x = x0.flatten(1).to(self.device, torch.float64)
         total = self.variances + math.exp(-log_snr)
-        away = torch.einsum("nkd,kde->nke", x[:, None] - self.means, self.axes)
-        each = -(away.square() / total + (2 * math.pi * total).log()).sum(2) / 2
-        return (self.weights.log() + each).logsumexp(1).to(x0.device)
+        residual = torch.einsum("nkd,kde->nke", x[:, None] - self.means, self.axes)
+        log_likelihood = -(residual.square() / total + (2 * math.pi * total).log()).sum(2) / 2
+        return (self.weights.log() + log_likelihood).logsumexp(1).to(x0.device)
 
-    def belief(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        parts = [self._belief(*part) for part in self._parts(x, alpha, sigma)]
+    def conditional_mean(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        parts = [self._conditional_mean(*part) for part in self._parts(x, alpha, sigma)]
         return torch.cat([x0 for x0, _ in parts]), torch.cat([eps for _, eps in parts])
 
-    def spread(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return torch.cat([self._spread(*part) for part in self._parts(x, alpha, sigma)])
+    def conditional_variance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return torch.cat([self._conditional_variance(*part) for part in self._parts(x, alpha, sigma)])
 
     def _parts(self, x: Tensor, *levels: Tensor) -> Iterator[tuple[Tensor, ...]]:
         rows = max(1, _CACHED // self.means.numel())
@@ -88,26 +88,26 @@ class _Normals(Reference):
         """r (n, K), C^-1 (x - alpha m) and the eigenvalues of C (n, K, D), in the eigenbases."""
         alpha, sigma = alpha[:, None], sigma[:, None]
         total = alpha.square() * self.variances + sigma.square()
-        away = torch.einsum("nkd,kde->nke", x[:, None] - alpha * self.means, self.axes)
-        news = away / total
-        log_likelihood = -(away * news + total.log()).sum(2) / 2
-        return (self.weights.log() + log_likelihood).softmax(1), news, total
+        residual = torch.einsum("nkd,kde->nke", x[:, None] - alpha * self.means, self.axes)
+        scaled = residual / total
+        log_likelihood = -(residual * scaled + total.log()).sum(2) / 2
+        return (self.weights.log() + log_likelihood).softmax(1), scaled, total
 
-    def _belief(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        share, news, _ = self._posterior(x, alpha, sigma)
-        news = share[..., None] * news
-        x0 = share @ self.means + alpha * torch.einsum("nke,kde->nd", self.variances * news, self.axes)
-        return x0, sigma * torch.einsum("nke,kde->nd", news, self.axes)
+    def _conditional_mean(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        share, scaled, _ = self._posterior(x, alpha, sigma)
+        scaled = share[..., None] * scaled
+        x0 = share @ self.means + alpha * torch.einsum("nke,kde->nd", self.variances * scaled, self.axes)
+        return x0, sigma * torch.einsum("nke,kde->nd", scaled, self.axes)
 
-    def _spread(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        share, news, total = self._posterior(x, alpha, sigma)
+    def _conditional_variance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        share, scaled, total = self._posterior(x, alpha, sigma)
         signal = alpha[:, None].square() * self.variances
         within = (signal / total).where(signal > 0, 0).sum(2)
-        eps = sigma[:, None] * torch.einsum("nke,kde->nkd", news, self.axes)
+        eps = sigma[:, None] * torch.einsum("nke,kde->nkd", scaled, self.axes)
         between = (eps - (share[..., None] * eps).sum(1, keepdim=True)).square().sum(2)
         return (share * (within + between)).sum(1)
 
-    def exact_eps(self, alpha: Tensor, sigma: Tensor) -> float | None:
+    def exact_mmse(self, alpha: Tensor, sigma: Tensor) -> float | None:
         signal = alpha.square() * self.variances
         if len(self.means) == 1:
             return (signal / (signal + sigma.square())).where(signal > 0, 0).sum().item()
@@ -129,11 +129,11 @@ class _Normals(Reference):
             z = torch.cartesian_prod(*axes).reshape(-1, len(axes))
             x = alpha * self.means[k] + (std[k] * z) @ self.axes[k].T
             density = (-z.square().sum(1) / 2).exp()
-            spread = self.spread(x, alpha.expand(len(x), 1), sigma.expand(len(x), 1))
-            value += weight * (density @ spread / density.sum()).item()
+            variance = self.conditional_variance(x, alpha.expand(len(x), 1), sigma.expand(len(x), 1))
+            value += weight * (density @ variance / density.sum()).item()
         return value
 
-    def _place(self, u: Tensor, z: Tensor) -> Tensor:
+    def _sample_x0(self, u: Tensor, z: Tensor) -> Tensor:
         chosen = torch.searchsorted(self.weights.cumsum(0), u, right=True).clamp(max=len(self.weights) - 1)
         x0 = self.means[chosen]
         for k in range(len(self.means)):  # no (n, D, D) array of gathered axes
@@ -142,7 +142,7 @@ class _Normals(Reference):
         return x0
 
     @property
-    def _work(self) -> int:
+    def _cost(self) -> int:
         return 2 * self.axes.numel()
 
 
@@ -177,5 +177,5 @@ class Gaussian(_Normals):
 
 
 def known_density(data: Data) -> Mixture | None:
-    """The exact reference of data whose density is known; None of any other."""
+    """The exact reference of data whose density is known; None for any other."""
     return Mixture(data.weights, data.means, data.covariances) if isinstance(data, MixtureData) else None

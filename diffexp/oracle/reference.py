@@ -1,4 +1,4 @@
-"""What every exact reference has: a denoiser, and the least eps-error at any log-SNR."""
+"""The interface of an exact reference: the optimal denoiser, and its eps-error at any log-SNR."""
 
 import math
 from abc import ABC, abstractmethod
@@ -21,14 +21,14 @@ class Reference(ABC):
 
     Attributes:
         shape: Of one image.
-        device: Where the computing happens, whatever device the question comes from.
+        device: Where everything is computed, whatever the device of the arguments.
     """
 
     shape: tuple[int, int, int]
     device: torch.device
 
     def denoiser(self, schedule: Schedule, target: Target) -> Denoiser:
-        """The best possible denoiser, answering in `target` space; float32 and float64 images alike.
+        """The optimal denoiser, with predictions in `target` space; float32 and float64 images alike.
 
         Differentiable in x_t. At sigma = 0 it is defined where the data has a density.
         """
@@ -50,59 +50,59 @@ class Reference(ABC):
         return value, stderr
 
     @abstractmethod
-    def belief(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    def conditional_mean(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """(E[x0 | x], E[eps | x]), each (n, D), at x (n, D), alpha and sigma (n, 1); float64 on `device`."""
 
     @abstractmethod
-    def spread(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """tr Cov[eps | x], (n,), arguments as in `belief`."""
+    def conditional_variance(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """tr Cov[eps | x], (n,), arguments as in `conditional_mean`."""
 
     @abstractmethod
-    def exact_eps(self, alpha: Tensor, sigma: Tensor) -> float | None:
-        """mmse_eps without sampling, if that can be had; alpha and sigma are scalars."""
+    def exact_mmse(self, alpha: Tensor, sigma: Tensor) -> float | None:
+        """mmse_eps without sampling, or None where that is not possible; alpha and sigma are scalars."""
 
     @abstractmethod
-    def _place(self, u: Tensor, z: Tensor) -> Tensor:
+    def _sample_x0(self, u: Tensor, z: Tensor) -> Tensor:
         """Draws of x0 (n, D) from uniform u (n,) and unit normal z (n, D)."""
 
     @property
     @abstractmethod
-    def _work(self) -> int:
-        """Multiplications that `spread` makes for one x."""
+    def _cost(self) -> int:
+        """Multiplications that `conditional_variance` makes for one x."""
 
     def _bayes_eps(self, log_snr: Tensor) -> tuple[float, float]:
         log_snr = log_snr.to(self.device)
         alpha, sigma = (logsigmoid(log_snr) / 2).exp(), (logsigmoid(-log_snr) / 2).exp()
-        if (exact := self.exact_eps(alpha, sigma)) is not None:
+        if (exact := self.exact_mmse(alpha, sigma)) is not None:
             return exact, 0.0
-        count = max(_FEWEST, min(_MOST, _MULTIPLICATIONS // self._work))
+        count = max(_FEWEST, min(_MOST, _MULTIPLICATIONS // self._cost))
         # On the CPU whatever the device, so that the draws are the same everywhere.
-        made = torch.Generator().manual_seed(0)
-        # One u in each of `count` strata; the standard error, which ignores them, errs on the large side.
-        u = (torch.arange(count) + torch.rand(count, dtype=torch.float64, generator=made)) / count
+        generator = torch.Generator().manual_seed(0)
+        # One u in each of `count` strata; the standard error, which ignores them, is an overestimate.
+        u = (torch.arange(count) + torch.rand(count, dtype=torch.float64, generator=generator)) / count
         z, eps = (
-            torch.randn(count, math.prod(self.shape), dtype=torch.float64, generator=made).to(self.device)
+            torch.randn(count, math.prod(self.shape), dtype=torch.float64, generator=generator).to(self.device)
             for _ in range(2)
         )
-        x = alpha * self._place(u.to(self.device), z) + sigma * eps
-        spread = self.spread(x, alpha.expand(count, 1), sigma.expand(count, 1))
-        return spread.mean().item(), spread.std().item() / math.sqrt(count)
+        x = alpha * self._sample_x0(u.to(self.device), z) + sigma * eps
+        variance = self.conditional_variance(x, alpha.expand(count, 1), sigma.expand(count, 1))
+        return variance.mean().item(), variance.std().item() / math.sqrt(count)
 
 
 class _Exact(nn.Module):
-    """The network that a `Reference` would be."""
+    """A `Reference` as a network."""
 
     def __init__(self, reference: Reference, schedule: Schedule, target: Target) -> None:
         super().__init__()
         self.reference, self.schedule, self.target = reference, schedule, target
 
     def forward(self, x_t: Images, t: PerImage) -> Images:
-        known = self.reference
-        if x_t.shape[1:] != known.shape:
-            raise ValueError(f"images of shape {tuple(x_t.shape[1:])}: this denoiser is exact for {known.shape}.")
+        reference = self.reference
+        if x_t.shape[1:] != reference.shape:
+            raise ValueError(f"images of shape {tuple(x_t.shape[1:])}: this denoiser is exact for {reference.shape}.")
         time = self.schedule.exact(t)
-        a, b, _ = (part.flatten(1).to(known.device) for part in self.target.coefficients(self.schedule, time))
+        a, b, _ = (part.flatten(1).to(reference.device) for part in self.target.coefficients(self.schedule, time))
         levels = (self.schedule.alpha(time), self.schedule.sigma(time))
-        alpha, sigma = (level.flatten(1).to(known.device) for level in levels)
-        x0, eps = known.belief(x_t.flatten(1).to(known.device, torch.float64), alpha, sigma)
+        alpha, sigma = (level.flatten(1).to(reference.device) for level in levels)
+        x0, eps = reference.conditional_mean(x_t.flatten(1).to(reference.device, torch.float64), alpha, sigma)
         return (a * x0 + b * eps).reshape(x_t.shape).to(x_t)

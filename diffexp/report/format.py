@@ -71,6 +71,15 @@ def counted(n: int, noun: str) -> str:
     return f"{n} {noun}" + ("" if n == 1 else "s")
 
 
+def precise_percent(part: float) -> str:
+    """ "98.5 %", with as many digits as distinguish it from 0 and from 100 %."""
+    rest = 1 - part
+    if part <= 0 or rest < 5e-7:
+        return f"{100 * max(part, 0):.0f} %"
+    places = min(max(-1 - math.floor(math.log10(rest)), 1), 4)
+    return f"{100 * part:.3g} %" if part < 0.1 else f"{100 * part:.{places}f} %"
+
+
 def _signed(digits: str) -> str:
     """A true minus sign, but not within an exponent."""
     return digits.replace("-", "\N{MINUS SIGN}", 1) if digits.startswith("-") else digits

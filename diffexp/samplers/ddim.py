@@ -1,16 +1,16 @@
-"""DDIM: the belief about the image, renoised with the belief about the noise."""
+"""DDIM: the predicted image, renoised with the predicted noise."""
 
 from dataclasses import dataclass
 
 from diffexp.errors import UserError
-from diffexp.samplers.sampler import OneBelief
-from diffexp.samplers.strides import Stride
+from diffexp.samplers.grids import Stride
+from diffexp.samplers.sampler import OneEvaluation
 from diffexp.shapes import Images
 from diffexp.targets import Estimate
 
 
 @dataclass
-class Ddim(OneBelief):
+class Ddim(OneEvaluation):
     """DDIM (Song, Meng & Ermon 2021, arXiv:2010.02502, eq. 12 and 16).
 
     At eta = 0 it is Euler's method in sigma / alpha, and on the straight line Euler's method in t.
@@ -24,11 +24,9 @@ class Ddim(OneBelief):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.eta <= 1:
-            raise UserError(
-                f"sampler.eta={self.eta}: from 0 (no fresh noise) to 1 (as much as the chain's beta_tilde)."
-            )
+            raise UserError(f"sampler.eta={self.eta}: from 0 (no noise) to 1 (as much as the chain's beta_tilde).")
 
-    def move(self, belief: Estimate, stride: Stride) -> tuple[Images, float]:
+    def move(self, estimate: Estimate, stride: Stride) -> tuple[Images, float]:
         variance = self.eta**2 * stride.beta_tilde
         kept = max(stride.sigma_s**2 - variance, 0.0) ** 0.5
-        return stride.alpha_s * belief.x0 + kept * belief.eps, variance**0.5
+        return stride.alpha_s * estimate.x0 + kept * estimate.eps, variance**0.5

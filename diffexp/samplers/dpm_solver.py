@@ -1,4 +1,4 @@
-"""DPM-Solver++(2M): the belief about the image, extrapolated from two strides."""
+"""DPM-Solver++(2M): the predicted image, extrapolated from two strides."""
 
 import math
 from collections.abc import Sequence
@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from diffexp.samplers.beliefs import Beliefs
-from diffexp.samplers.sampler import Fresh, Sampler
-from diffexp.samplers.strides import strides
+from diffexp.samplers.grids import strides
+from diffexp.samplers.sampler import CountingDenoiser, Sampler, StrideNoise
 from diffexp.shapes import Images
 
 
@@ -23,13 +22,13 @@ class DpmSolverPP2M(Sampler):
 
     grid: str | Tensor | Sequence[float] = "time"
 
-    def walk(self, x: Images, beliefs: Beliefs, times: Tensor, fresh: Fresh) -> Images:
-        before: tuple[Images, float] | None = None
-        for stride in strides(beliefs.schedule, times):
+    def walk(self, x: Images, denoiser: CountingDenoiser, times: Tensor, noise: StrideNoise) -> Images:
+        previous: tuple[Images, float] | None = None
+        for stride in strides(denoiser.schedule, times):
             h = (stride.log_snr_s - stride.log_snr_t) / 2
-            x0 = guess = beliefs(x, stride.t).x0
-            if before is not None and stride.sigma_s > 0:
-                guess = x0 + h / (2 * before[1]) * (x0 - before[0])
-            x = stride.sigma_s / stride.sigma_t * x - stride.alpha_s * math.expm1(-h) * guess
-            before = x0, h
+            x0 = extrapolated = denoiser(x, stride.t).x0
+            if previous is not None and stride.sigma_s > 0:
+                extrapolated = x0 + h / (2 * previous[1]) * (x0 - previous[0])
+            x = stride.sigma_s / stride.sigma_t * x - stride.alpha_s * math.expm1(-h) * extrapolated
+            previous = x0, h
         return x

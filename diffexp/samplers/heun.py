@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from diffexp.samplers.beliefs import Beliefs
-from diffexp.samplers.sampler import Fresh, Sampler
-from diffexp.samplers.strides import strides
+from diffexp.samplers.grids import strides
+from diffexp.samplers.sampler import CountingDenoiser, Sampler, StrideNoise
 from diffexp.shapes import Images
 
 
@@ -22,11 +21,11 @@ class Heun(Sampler):
     steps: int = 18
     grid: str | Tensor | Sequence[float] = "karras"
 
-    def walk(self, x: Images, beliefs: Beliefs, times: Tensor, fresh: Fresh) -> Images:
-        for stride in strides(beliefs.schedule, times):
-            belief = beliefs(x, stride.t)
-            x = stride.alpha_s * belief.x0 + stride.sigma_s * belief.eps  # Euler: y + (n_s - n_t) eps
+    def walk(self, x: Images, denoiser: CountingDenoiser, times: Tensor, noise: StrideNoise) -> Images:
+        for stride in strides(denoiser.schedule, times):
+            estimate = denoiser(x, stride.t)
+            x = stride.alpha_s * estimate.x0 + stride.sigma_s * estimate.eps  # Euler: y + (n_s - n_t) eps
             if stride.sigma_s > 0 and stride.alpha_t > 0:
                 rise = stride.sigma_s / stride.alpha_s - stride.sigma_t / stride.alpha_t
-                x = x + stride.alpha_s * rise / 2 * (beliefs(x, stride.s).eps - belief.eps)
+                x = x + stride.alpha_s * rise / 2 * (denoiser(x, stride.s).eps - estimate.eps)
         return x

@@ -1,14 +1,12 @@
-"""The noising process run backwards, as a stochastic differential equation in t."""
+"""The time reversal of the noising process, as a stochastic differential equation in t."""
 
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from diffexp.errors import UserError
-from diffexp.samplers.beliefs import Beliefs
-from diffexp.samplers.rates import rates, refuse_chain
-from diffexp.samplers.sampler import Fresh, Sampler, refuse_no_image
-from diffexp.samplers.strides import Stride, strides
+from diffexp.samplers.grids import Stride, rates, require_rates, strides
+from diffexp.samplers.sampler import CountingDenoiser, Sampler, StrideNoise, require_signal
 from diffexp.schedule import Schedule
 from diffexp.shapes import Images
 
@@ -23,7 +21,7 @@ class ReverseSde(Sampler):
     Attributes:
         langevin: Signal-to-noise ratio r of a corrector step after every stride, 0 for none (their algorithms 4
             and 5; 0.16 for their CIFAR-10): x + e score + sqrt(2 e) z with e = 2 ratio^2 (r |z| / |score|)^2, the
-            norms taken image by image. It doubles the evaluations; its noise is number steps + i.
+            norms taken image by image. It doubles the evaluations; its noise is noise(steps + i).
     """
 
     steps: int = 1000
@@ -41,23 +39,23 @@ class ReverseSde(Sampler):
             )
 
     def times(self, schedule: Schedule) -> Tensor:
-        refuse_chain("sampler=reverse_sde", schedule)
-        refuse_no_image("sampler=reverse_sde", schedule, self.t_start)
+        require_rates("sampler=reverse_sde", schedule)
+        require_signal("sampler=reverse_sde", schedule, self.t_start)
         return super().times(schedule)
 
-    def walk(self, x: Images, beliefs: Beliefs, times: Tensor, fresh: Fresh) -> Images:
-        for i, stride in enumerate(strides(beliefs.schedule, times)):
-            d_alpha, d_sigma = rates(beliefs.schedule, stride.t)
+    def walk(self, x: Images, denoiser: CountingDenoiser, times: Tensor, noise: StrideNoise) -> Images:
+        for i, stride in enumerate(strides(denoiser.schedule, times)):
+            d_alpha, d_sigma = rates(denoiser.schedule, stride.t)
             f = d_alpha / stride.alpha_t
             g2 = 2 * stride.sigma_t * (d_sigma - f * stride.sigma_t)
             h = stride.t - stride.s
-            x = x - h * (f * x - g2 * beliefs(x, stride.t).score) + (g2 * h) ** 0.5 * fresh(i)
+            x = x - h * (f * x - g2 * denoiser(x, stride.t).score) + (g2 * h) ** 0.5 * noise(i)
             if self.langevin:
-                x = self._correct(x, beliefs, stride, fresh(self.steps + i))
+                x = self._correct(x, denoiser, stride, noise(self.steps + i))
         return x
 
-    def _correct(self, x: Images, beliefs: Beliefs, stride: Stride, z: Images) -> Images:
-        score = beliefs(x, stride.s).score
-        share = z.square().sum((1, 2, 3), keepdim=True) / score.square().sum((1, 2, 3), keepdim=True)
-        size = 2 * (stride.ratio * self.langevin) ** 2 * share
+    def _correct(self, x: Images, denoiser: CountingDenoiser, stride: Stride, z: Images) -> Images:
+        score = denoiser(x, stride.s).score
+        ratio = z.square().sum((1, 2, 3), keepdim=True) / score.square().sum((1, 2, 3), keepdim=True)
+        size = 2 * (stride.ratio * self.langevin) ** 2 * ratio
         return x + size * score + (2 * size).sqrt() * z

@@ -13,7 +13,7 @@ from diffexp.data.base import Data
 from diffexp.denoiser import Denoiser
 from diffexp.draws import stream_key
 from diffexp.metrics.samples import Metric, NoMetric, PreparedMetric
-from diffexp.objective import Objective, without_learning
+from diffexp.objective import Objective, zero_prediction_loss
 from diffexp.oracle import known_density
 from diffexp.samplers import Ddim, Sampler
 from diffexp.schedule import LinearBeta, Schedule
@@ -86,7 +86,7 @@ class Setup:
     def zero_loss(self) -> tuple[float, float]:
         """What the zero-prediction baseline costs in training, and the part of it that is irreducible label noise."""
         moment = self.data.heldout(self.data.size("heldout")).square().mean().item()
-        return without_learning(self.objective, self.schedule, self.times, moment)
+        return zero_prediction_loss(self.objective, self.schedule, self.times, moment)
 
     def held_out(self) -> HeldOut:
         """The draws that every network is validated on."""

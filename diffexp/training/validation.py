@@ -65,7 +65,7 @@ class HeldOut:
         self.eps, self.xi = (draws.normal(self.x0.shape, 0, purpose).to(device) for purpose in ("eps", "xi"))
         u = ((draws.choose(count, count, 0, "strata") + draws.uniform(count, 0, "times")) / count).to(device)
         self.t = Uniform(times.t_min, times.t_max)(schedule, u)
-        zero = objective.of_answer(torch.zeros_like(self.x0), schedule, self.x0, self.t, self.eps, self.xi)
+        zero = objective.of_prediction(torch.zeros_like(self.x0), schedule, self.x0, self.t, self.eps, self.xi)
         self.zero_loss = zero.double().mean().item()
         self._bound = HeldOutBound(self.x0, schedule, bound, data.quantized, draws, t_start) if bound else None
         self._best, self.optimum = None, dict[str, float]()
@@ -93,7 +93,7 @@ class HeldOut:
         x_t = self.schedule.noised(self.t, self.x0, self.eps)
         parts = zip(torch.split(x_t, self.batch_size), torch.split(self.t, self.batch_size), strict=True)
         answer = torch.cat([denoiser.predict(x, t) for x, t in parts])
-        loss = self.objective.of_answer(answer, self.schedule, self.x0, self.t, self.eps, self.xi)
+        loss = self.objective.of_prediction(answer, self.schedule, self.x0, self.t, self.eps, self.xi)
         a, b, _ = denoiser.target.coefficients(self.schedule, self.t)
         error = (answer - a * self.x0 - b * self.eps) / denoiser.target.gain(self.schedule, self.t)  # float64, as t is
         found = {"val/loss": loss.double().mean().item(), "val/zero_loss": self.zero_loss}

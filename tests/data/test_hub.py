@@ -46,5 +46,5 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(saved: Path) ->
 
 
 def test_a_data_set_that_is_not_there_is_named(saved: Path) -> None:
-    with pytest.raises(ValueError, match=r"elsewhere'\) could not be had"):
+    with pytest.raises(ValueError, match=r"elsewhere'\) could not be loaded"):
         read_hub("toy", str(saved / "elsewhere"), "image", "label")

@@ -54,14 +54,14 @@ def test_images_of_another_size_than_the_preset_are_refused(tmp_path: Path) -> N
 
 
 def test_a_path_that_does_not_exist_is_named_with_where_it_was_looked_for() -> None:
-    with pytest.raises(UserError, match=r"data.path=nowhere/to/be does not exist \(looked in "):
+    with pytest.raises(UserError, match=r"data.path=nowhere/to/be does not exist \(relative to "):
         StoredImages("images", path="nowhere/to/be").load()
     with pytest.raises(UserError, match=r"data.path=/nowhere/to/be does not exist\. Give an \.npz"):
         StoredImages("images", path="/nowhere/to/be").load()
 
 
 def test_neither_path_nor_hub_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"data=images was not told which images. Give data.path="):
+    with pytest.raises(ValueError, match=r"data=images needs images. Give data.path="):
         StoredImages("images").load()
 
 
@@ -73,12 +73,12 @@ def test_neither_path_nor_hub_is_refused() -> None:
         ("train-images-idx3-ubyte.gz", "give the folder"),
         ("data_batch_1.bin", "give the folder"),
         ("images.pt", "numpy.savez"),
-        ("images.csv", "type that is not read\\. Give an \\.npz"),
+        ("images.csv", "unsupported type\\. Give an \\.npz"),
     ],
 )
 def test_a_file_of_another_type_is_refused_with_advice(tmp_path: Path, name: str, advice: str) -> None:
     (tmp_path / name).write_bytes(b"content")
-    with pytest.raises(ValueError, match=f"{name} is a file of a type that is not read.*{advice}|{name}.*{advice}"):
+    with pytest.raises(ValueError, match=f"{name} is a file of a unsupported type.*{advice}|{name}.*{advice}"):
         StoredImages("images", path=str(tmp_path / name)).load()
 
 

@@ -1,11 +1,11 @@
-"""What could be learned, against another program's table, closed forms, and brute force over every step."""
+"""How well targets can be predicted, against another program's table, closed forms, and brute force over every step."""
 
 import functools
 
 import numpy as np
 import pytest
 import torch
-from catalogue import TARGETS, WITH_NEWS, per_image, reference
+from catalogue import TARGETS, WITH_LABEL_NOISE, per_image, reference
 from scipy.interpolate import CubicSpline
 
 from diffexp.data.arrays import Arrays, image_data
@@ -14,10 +14,11 @@ from diffexp.data.gaussian import SmoothGaussian
 from diffexp.data.glyphs import Digits8
 from diffexp.data.mixture import MixtureData
 from diffexp.data.pixels import to_float, to_uint8
-from diffexp.explain.losses import HIGH_NOISE, LOW_NOISE, Explanation, explain
-from diffexp.objective import Objective, without_learning
+from diffexp.explain.losses import Explanation, explain
+from diffexp.objective import Objective, zero_prediction_loss
 from diffexp.oracle import Gaussian, Mixture, known_density
 from diffexp.oracle.bayes import bayes_loss
+from diffexp.runs.metric_keys import NOISE_REGIONS
 from diffexp.schedule import LinearBeta, LinearBetaCont, Rectified, Schedule
 from diffexp.targets import Epsilon, ScaledNoise, StepNoise
 from diffexp.times import LogNormal, Times, Uniform
@@ -25,7 +26,7 @@ from diffexp.weighting import P2, Edm
 
 CHAIN = LinearBeta()
 EVERY_STEP = per_image(np.arange(1, 1001) / 1000)
-TABLE = {  # answering zero, best multiple of x_t, optimum, label noise: means over DDPM's steps
+TABLE = {  # zero prediction, best multiple of x_t, optimum, label noise: means over DDPM's steps
     "epsilon": (1, 0.2145, 0.0428, 0),
     "scaled_noise": (0.7245, 0.0513, 0.0101, 0),
     "step_noise": (0.010050, 0.009912, 0.009904, 0.009902),
@@ -52,7 +53,7 @@ def drawn(count: int) -> Data:
 
 
 @pytest.mark.parametrize("target", TABLE)
-def test_digits_are_as_predictable_as_another_program_says(target: str) -> None:
+def test_digits_are_as_predictable_as_in_another_program(target: str) -> None:
     mean = digits8().targets[target].mean
     zero, multiple, optimum, label_noise = TABLE[target]
     assert (mean.zero, mean.multiple, mean.label_noise) == pytest.approx((zero, multiple, label_noise), rel=6e-4)
@@ -84,7 +85,7 @@ def test_interpolated_means_are_right_to_a_thousandth(schedule: Schedule) -> Non
         assert found.targets[name].mean.optimum == pytest.approx(least, rel=1e-3)
 
 
-def test_the_share_of_noise_that_digits_give_away_is_known() -> None:
+def test_the_share_of_noise_that_digits_determine_is_known() -> None:
     found = digits8()
     at = [found.times.index(t) for t in (0.001, 0.01, 1.0)]
     assert [found.r2[i] for i in at] == pytest.approx([0.036, 0.398, 0.99999], abs=2e-3)
@@ -104,8 +105,8 @@ def test_means_on_a_gaussian_are_those_over_every_step() -> None:
         assert one.mean.linear == pytest.approx(one.mean.optimum, rel=1e-9)  # nothing is better than linear
 
 
-def test_of_white_data_four_nodes_tell_the_whole_curve() -> None:
-    """Whose best answer is a multiple of x_t."""
+def test_four_nodes_determine_the_curve_of_white_data() -> None:
+    """Whose optimal prediction is a multiple of x_t."""
     data = MixtureData("white", torch.ones(1), torch.zeros(1, 1, 2, 2), 0.3 * torch.eye(4)[None])
     for schedule in (CHAIN, Rectified()):
         found = explained(data, "epsilon", "x0", "v", schedule=schedule, nodes=4)
@@ -115,7 +116,7 @@ def test_of_white_data_four_nodes_tell_the_whole_curve() -> None:
             assert one.mean.optimum == pytest.approx(one.mean.multiple, rel=1e-9)
 
 
-def test_a_few_images_give_away_more_noise_than_their_population_does() -> None:
+def test_a_few_images_determine_more_noise_than_their_population() -> None:
     few, all_ = explained(drawn(200), "epsilon", nodes=12), digits8()
     assert few.images == 200
     assert few.log_snr == all_.log_snr
@@ -145,8 +146,8 @@ def test_the_linear_denoiser_of_a_mixture_is_that_of_many_draws() -> None:
 
 @pytest.mark.parametrize("schedule", [CHAIN, Rectified()], ids=["chain", "path"])
 @pytest.mark.parametrize("times", [Uniform(), LogNormal()], ids=["uniform", "log_normal"])
-def test_the_first_loss_is_the_one_that_training_expects_without_learning(schedule: Schedule, times: Times) -> None:
-    """Whatever the loss's space and weighting; they belong to what is explained."""
+def test_the_first_loss_is_that_of_the_zero_prediction(schedule: Schedule, times: Times) -> None:
+    """In any space and weighting of the loss."""
     data = SmoothGaussian(side=2).load()
     objectives = {
         "native": Objective(StepNoise()),
@@ -156,30 +157,30 @@ def test_the_first_loss_is_the_one_that_training_expects_without_learning(schedu
     }
     found = explain(objectives, data, schedule, times, 8)
     for name, objective in objectives.items():
-        zero, news = without_learning(objective, schedule, times, found.power)
+        zero, noise = zero_prediction_loss(objective, schedule, times, found.power)
         assert found.targets[name].mean.zero == pytest.approx(zero, rel=1e-9)
-        assert found.targets[name].mean.label_noise == pytest.approx(news, rel=1e-9)
+        assert found.targets[name].mean.label_noise == pytest.approx(noise, rel=1e-9)
 
 
 @pytest.mark.parametrize("target", ["epsilon", "x0", "unit_step_noise"])
 def test_shares_are_those_of_the_weight_on_the_eps_error(target: str) -> None:
     found = explained(SmoothGaussian(side=2).load(), target)
     lam, weight = CHAIN.log_snr(EVERY_STEP), Objective(TARGETS[target]).eps_weight(CHAIN, EVERY_STEP)
-    inside = (lam < HIGH_NOISE, (lam >= HIGH_NOISE) & (lam <= LOW_NOISE), lam > LOW_NOISE)
+    inside = [(lam >= low) & (lam < high) for low, high in NOISE_REGIONS.values()]
     expected = [(weight[part].sum() / weight.sum()).item() for part in inside]
     assert found.targets[target].shares == pytest.approx(expected, rel=1e-9)
     assert found.time_shares == pytest.approx([part.double().mean().item() for part in inside], rel=1e-9)
 
 
 @pytest.mark.parametrize("schedule", [CHAIN, Rectified()], ids=["chain", "path"])
-def test_more_knowledge_never_costs_more(schedule: Schedule) -> None:
+def test_more_information_never_costs_more(schedule: Schedule) -> None:
     names = [name for name in TARGETS if name != "flow" or not schedule.is_chain]
     found = explained(Digits8(tau=0.3).load(), *names, schedule=schedule, nodes=8)
     for name, one in found.targets.items():
         assert one.mean.linear is not None
         steps = [one.mean.label_noise, one.mean.optimum, one.mean.linear, one.mean.multiple, one.mean.zero]
         assert steps == sorted(steps)
-        assert (one.mean.label_noise > 0) == (name in WITH_NEWS)
+        assert (one.mean.label_noise > 0) == (name in WITH_LABEL_NOISE)
 
 
 @pytest.mark.parametrize("target", ["epsilon", "scaled_noise", "step_noise"])
@@ -197,7 +198,7 @@ def test_beyond_4096_dimensions_there_is_no_linear_denoiser() -> None:
     assert found.r2_linear is None
     assert found.targets["epsilon"].mean.linear is None
     assert found.power == pytest.approx(to_float(torch.as_tensor(pixels[:1])).square().mean().item(), rel=1e-6)
-    assert found.r2 == pytest.approx([1] * len(found.r2))  # who knows the only image knows the noise
+    assert found.r2 == pytest.approx([1] * len(found.r2))  # the only image determines the noise
 
 
 def test_the_exact_reference_is_that_of_data_whose_density_is_known() -> None:

@@ -1,4 +1,4 @@
-"""The gradient's strength and noise per band of log-SNR: known by hand, whatever it costs to estimate them."""
+"""The gradient's norm and noise per band of log-SNR, against values by hand."""
 
 import itertools
 import math
@@ -37,7 +37,7 @@ class Line(nn.Module):
 
 
 class Offset(nn.Module):
-    """The answer of another network, plus one weight per pixel, all zero."""
+    """The output of another network, plus one weight per pixel, all zero."""
 
     def __init__(self, other: nn.Module | None, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ def test_a_gradient_that_is_zero_on_average_has_norm_zero_whatever_its_noise() -
     """
     x0 = torch.zeros(1, 1, 32, 32)
     found = measured(Offset(None, (1, 32, 32)), Epsilon(), x0, bands=(-20, -2, 20), batches=16, batch_size=16)
-    variance = 4 / 1024  # of (2 / pixels) (answer - eps), over all pixels
+    variance = 4 / 1024  # of (2 / pixels) (prediction - eps), over all pixels
     scatter = variance / 256 * math.sqrt(2 / 1024)
     for band in found.bands:
         assert band.variance == pytest.approx(variance, rel=0.02)
@@ -122,7 +122,7 @@ def test_a_gradient_that_is_zero_on_average_has_norm_zero_whatever_its_noise() -
     assert abs(found.whole.norm_squared) < 4 * scatter
 
 
-def test_noise_does_not_hide_that_two_bands_agree() -> None:
+def test_noise_does_not_hide_the_agreement_of_two_bands() -> None:
     """A weight off by as much for all noise levels: the cosine is 1, where that of the means over batches is 0.4."""
     network = Offset(None, (1, 32, 32))
     with torch.no_grad():
@@ -157,7 +157,7 @@ def test_label_noise_multiplies_the_variance_at_the_optimum(step: int, factor: f
 
 
 def test_label_noise_leaves_the_mean_gradient_alone() -> None:
-    """unit_step_noise asks for b eps + c xi; b is all that differs from epsilon in the gradient of an offset of 1."""
+    """unit_step_noise is b eps + c xi; b is all that differs from epsilon in the gradient of an offset of 1."""
     settings = {**AT_THE_OPTIMUM, "batch_size": 1000, "batches": 32}
     network = Offset(None, (1, 1, 1))
     with torch.no_grad():
@@ -187,7 +187,7 @@ def test_two_spaces_differ_by_their_scale_on_the_same_draws() -> None:
 @every_schedule
 @pytest.mark.parametrize("times", [Uniform(), LogitNormal(), LogNormal(), Uniform(0.2, 0.7)], ids=repr)
 def test_bands_hold_the_training_times_that_fall_into_them(schedule: Schedule, times: Times) -> None:
-    """Against counting; and the network is asked about no other times."""
+    """Against counting; and the network is evaluated at no other times."""
     u = (torch.arange(200_000) + 0.5) / 200_000
     log_snr = schedule.log_snr(times(schedule, u)).flatten()
     spy = Spy(schedule)
@@ -195,14 +195,14 @@ def test_bands_hold_the_training_times_that_fall_into_them(schedule: Schedule, t
     for band in found.bands:
         share = ((log_snr >= band.low) & (log_snr < band.high)).double().mean().item()
         assert band.probability == pytest.approx(share, abs=2e-5)
-        asked = spy.log_snr[(spy.log_snr >= band.low) & (spy.log_snr < band.high)]
-        assert len(asked) == 3 * 16
+        inside = spy.log_snr[(spy.log_snr >= band.low) & (spy.log_snr < band.high)]
+        assert len(inside) == 3 * 16
     assert len(spy.log_snr) == 3 * 16 * len(found.bands)
     assert found.whole.probability == pytest.approx(1, abs=1e-4)
 
 
 class Spy(Line):
-    """Remembers the noise levels that it was asked about."""
+    """Records the noise levels of its inputs."""
 
     def __init__(self, schedule: Schedule) -> None:
         super().__init__()
@@ -229,7 +229,7 @@ GREYS = torch.linspace(-1, 1, 160, dtype=torch.float64).reshape(10, 1, 4, 4)
 SMALL = {"batches": 4, "batch_size": 64, "bands": (-4, 0, 4), "x0": GREYS}
 
 
-def test_the_network_is_left_as_it_was_and_asked_without_dropout() -> None:
+def test_the_network_is_restored_and_evaluated_without_dropout() -> None:
     network = Dropping().train()
     network.layers[1].eval()
     network.layers[0].requires_grad_(False)
@@ -263,8 +263,8 @@ def test_autocast_changes_the_numbers_by_bfloat16_rounding_alone() -> None:
     assert rounded.variance == pytest.approx(plain.variance, rel=0.02)
 
 
-def test_too_few_batches_and_bands_without_times_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"batches=2 batch_size=128: .* takes 3"):
+def test_too_few_batches_and_bands_without_times_raise() -> None:
+    with pytest.raises(ValueError, match=r"batches=2 batch_size=128: .* at least 3"):
         measured(Line(), Epsilon(), batches=2)
     with pytest.raises(ValueError, match=r"bands=\[12, 14\]: no training time"):
         measured(Line(), Epsilon(), bands=(12, 14))

@@ -192,7 +192,7 @@ def test_float32_images_have_the_same_bound_on_average(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"steps": 1}, "at least 2"),
         ({"steps": 1001}, "T = 1000"),
@@ -200,8 +200,8 @@ def test_float32_images_have_the_same_bound_on_average(name: str) -> None:
         ({"discretized": True}, "Quantise"),
     ],
 )
-def test_what_has_no_bound_is_refused(change: dict[str, Any], says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_what_has_no_bound_raises(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         vlb(PIXELS.denoiser(LinearBeta(), V()), draw(2), **{"steps": 10, "variance": "beta", **change})
 
 

@@ -53,7 +53,7 @@ def test_it_is_trained_once_and_then_read(
     digits: ImageData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = SHORT.build(digits, tmp_path, CPU)
-    assert "held-out images right" in capsys.readouterr().out
+    assert "held-out images correct" in capsys.readouterr().out
     second = SHORT.build(digits, tmp_path, CPU)
     assert capsys.readouterr().out == ""
     assert second.fingerprint == first.fingerprint

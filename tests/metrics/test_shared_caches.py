@@ -150,6 +150,6 @@ def test_statistics_of_other_features_are_refused_even_under_the_right_name(
     mine.write_bytes(other.read_bytes())
     capsys.readouterr()
     again = reference(ours, data, tmp_path / "ours")
-    assert "is refused: it was made for other data, features or code" in capsys.readouterr().out
+    assert "is ignored: it was made for other data, features or code" in capsys.readouterr().out
     assert torch.equal(again.moments.outer, first.moments.outer)
     assert not torch.equal(load_file(mine)["outer"], load_file(other)["outer"])

@@ -1,4 +1,4 @@
-"""The one U-Net answers every target from the same start."""
+"""The one U-Net predicts every target from the same start."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def times(*values: float) -> torch.Tensor:
     return torch.tensor(values).reshape(-1, 1, 1, 1)
 
 
-def test_it_begins_with_the_zero_answer() -> None:
+def test_it_begins_with_the_zero_prediction() -> None:
     assert small()(torch.randn(2, 1, 8, 8), times(0.3, 0.7)).abs().max() == 0
 
 
@@ -57,8 +57,8 @@ def test_without_conditioning_the_time_changes_nothing_but_the_scale() -> None:
     t, s = times(0.3), times(0.8)
     std = [(0.25 * (1 - u) ** 2 + u**2).sqrt() for u in (t, s)]
     torch.testing.assert_close(network(std[0] * x, t), network(std[1] * x, s))
-    told = perturbed(small(schedule=Rectified()))
-    assert (told(std[0] * x, t) - told(std[1] * x, s)).abs().max() > 1e-3
+    informed = perturbed(small(schedule=Rectified()))
+    assert (informed(std[0] * x, t) - informed(std[1] * x, s)).abs().max() > 1e-3
 
 
 def test_odd_sizes_are_padded_and_cropped_around_the_image() -> None:

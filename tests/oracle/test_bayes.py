@@ -1,11 +1,11 @@
-"""What the optimum, a multiple of x_t and silence lose, per target, against reference values and least squares."""
+"""The losses of the optimum, a multiple of x_t and the zero prediction, against reference values and least squares."""
 
 import numpy as np
 import pytest
 import torch
 from catalogue import TARGETS, every_target_and_schedule, per_image, reference, times_on
+from known_data import LOG_SNR, curve, named
 from scipy.interpolate import CubicSpline
-from test_oracle import LOG_SNR, curve, named
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -45,9 +45,7 @@ def test_the_least_loss_is_that_of_the_reference(data: str, target: str) -> None
         ("score", 32.05, 30.80, 23.80),
     ],
 )
-def test_digits_are_as_predictable_as_another_program_says(
-    target: str, zero: float, linear: float, least: float
-) -> None:
+def test_digits_are_as_predictable_as_in_another_program(target: str, zero: float, linear: float, least: float) -> None:
     """Means over the steps of DDPM's chain, per dimension."""
     data = named("digits8")
     power = float(data.weights @ (data.means.square().sum(1) + data.variances.sum(1)))
@@ -70,7 +68,7 @@ def test_noise_of_digits_can_be_predicted() -> None:
 
 
 def test_step_noise_cannot_be_learned_beyond_one_part_in_seventy() -> None:
-    """Whatever the data: even an x_t that told eps exactly would leave 0.00990 of the 0.01005."""
+    """Whatever the data: even an x_t that determined eps exactly would leave 0.00990 of the 0.01005."""
     zero, least = (
         loss.mean().item()
         for loss in (
@@ -116,7 +114,7 @@ def test_white_data_leave_nothing_beyond_a_multiple_of_the_input() -> None:
 
 
 @pytest.mark.parametrize("target", [t for t in TARGETS if t != "step_difference"])
-def test_excess_is_the_distance_of_beliefs_about_eps(target: str) -> None:
+def test_excess_is_the_distance_of_predictions_of_eps(target: str) -> None:
     schedule, head = CosineCont(), TARGETS[target]
     t = per_image([0.1, 0.5, 0.9])
     x_t = torch.randn(3, 1, 2, 2)

@@ -1,6 +1,5 @@
 """Exact denoisers against brute force, autograd and reference values; the least eps-error against all three."""
 
-import functools
 import math
 from typing import Any
 
@@ -8,7 +7,8 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from catalogue import SCHEDULES, TARGETS, every_target_and_schedule, images, per_image, reference, times_on
+from catalogue import SCHEDULES, TARGETS, every_target_and_schedule, images, per_image, times_on
+from known_data import KNOWN, LOG_SNR, curve, named
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -17,24 +17,6 @@ from diffexp.data.images import ImageData
 from diffexp.oracle import FiniteData, Gaussian, Mixture, Reference, known_density
 from diffexp.schedule import CosineCont, Rectified, Schedule
 from diffexp.targets import X0, Epsilon, Target
-
-KNOWN = reference("bayes")
-LOG_SNR = torch.tensor(KNOWN["log_snr"], dtype=torch.float64)
-
-
-def named(name: str) -> Mixture:
-    """Data of the reference file; its images are one row of pixels, but for digits8."""
-    if name == "digits8":
-        data = Digits8().load()
-        return Mixture(data.weights, data.means, data.covariances)
-    parts = (torch.tensor(KNOWN["data"][name][key]) for key in ("weights", "means", "covariances"))
-    weights, means, covariances = parts
-    return Mixture(weights, means[:, None, None], covariances)
-
-
-@functools.cache
-def curve(name: str) -> tuple[Tensor, Tensor]:
-    return named(name).bayes_eps(LOG_SNR)
 
 
 def lopsided() -> Mixture:
@@ -105,9 +87,9 @@ def test_the_score_is_the_gradient_of_log_density(known: Reference, schedule: Sc
 def test_finite_data_is_a_softmax_over_distances() -> None:
     data, schedule, t = photographs(), Rectified(), per_image([0.02, 0.3, 0.9])
     x_t = schedule.noised(t, data[:3], torch.randn(data[:3].shape))
-    belief = FiniteData(data).denoiser(schedule, X0())(x_t, t)
+    estimate = FiniteData(data).denoiser(schedule, X0())(x_t, t)
     for x, alpha, sigma, x0 in zip(
-        x_t.numpy(), schedule.alpha(t).numpy(), schedule.sigma(t).numpy(), belief.x0.numpy(), strict=True
+        x_t.numpy(), schedule.alpha(t).numpy(), schedule.sigma(t).numpy(), estimate.x0.numpy(), strict=True
     ):
         logits = -((x - alpha * data.numpy()) ** 2).sum((1, 2, 3)) / (2 * sigma.item() ** 2)
         share = np.exp(logits - logits.max())
@@ -119,28 +101,28 @@ def test_finite_data_in_blocks_equals_finite_data_at_once() -> None:
     parts.block = 3
     x = torch.randn(5, 18)
     levels = torch.full((5, 1), 0.6), torch.full((5, 1), 0.8)
-    for at_once, in_blocks in zip(whole.belief(x, *levels), parts.belief(x, *levels), strict=True):
+    for at_once, in_blocks in zip(whole.conditional_mean(x, *levels), parts.conditional_mean(x, *levels), strict=True):
         assert_close(in_blocks, at_once, rtol=1e-13, atol=1e-13)
-    assert_close(parts.spread(x, *levels), whole.spread(x, *levels), rtol=1e-12, atol=1e-13)
+    assert_close(parts.conditional_variance(x, *levels), whole.conditional_variance(x, *levels), rtol=1e-12, atol=1e-13)
 
 
 @every_target_and_schedule
-def test_any_target_tells_the_same_exact_belief(target: Target, schedule: Schedule) -> None:
+def test_any_target_converts_to_the_same_exact_prediction(target: Target, schedule: Schedule) -> None:
     known, t = REFERENCES["mixture"], times_on(schedule)
     x_t = noised(known, schedule, t)
     levels = (level(t).flatten(1) for level in (schedule.alpha, schedule.sigma))
-    x0, eps = known.belief(x_t.flatten(1), *levels)
+    x0, eps = known.conditional_mean(x_t.flatten(1), *levels)
     got = known.denoiser(schedule, target)(x_t, t)
-    # Targets that are nearly blind at some time amplify the rounding of their answer there, and no more.
+    # Targets that are nearly blind at some time amplify the rounding of their prediction there, and no more.
     gain = target.gain(schedule, t)
-    answer = known.denoiser(schedule, target).predict(x_t, t).abs().amax((1, 2, 3), keepdim=True) + x_t.abs().amax()
-    slack = 1e-14 * (1 + schedule.sigma(t) + schedule.alpha(t)) * (1 + answer / gain.abs())
+    prediction = known.denoiser(schedule, target).predict(x_t, t).abs().amax((1, 2, 3), keepdim=True) + x_t.abs().amax()
+    slack = 1e-14 * (1 + schedule.sigma(t) + schedule.alpha(t)) * (1 + prediction / gain.abs())
     assert ((got.x0.flatten(1) - x0).abs() <= 10 * slack.flatten(1)).all()
     assert ((got.eps.flatten(1) - eps).abs() <= 10 * slack.flatten(1)).all()
 
 
 @every_reference
-def test_float32_images_get_float32_answers_that_are_as_right(known: Reference) -> None:
+def test_float32_images_get_float32_predictions_as_exact(known: Reference) -> None:
     schedule, t = CosineCont(), per_image([0.05, 0.5, 0.95])
     x_t = noised(known, schedule, t).float()
     denoiser = known.denoiser(schedule, TARGETS["v"])
@@ -150,14 +132,14 @@ def test_float32_images_get_float32_answers_that_are_as_right(known: Reference) 
 
 
 @every_reference
-def test_noise_alone_says_nothing_and_almost_no_noise_says_all(known: Reference) -> None:
+def test_noise_alone_gives_the_mean_and_almost_no_noise_the_image(known: Reference) -> None:
     x = torch.full((1, math.prod(known.shape)), 0.4)
     level = torch.full((1, 1), 1.0)
-    x0, eps = known.belief(x, 0 * level, level)
+    x0, eps = known.conditional_mean(x, 0 * level, level)
     assert_close(eps, x)
     mean = known.centre if isinstance(known, FiniteData) else known.weights @ known.means  # type: ignore[attr-defined]
     assert_close(x0[0], mean)
-    x0, _ = known.belief(x0, level, 1e-8 * level)
+    x0, _ = known.conditional_mean(x0, level, 1e-8 * level)
     assert x0.isfinite().all()
 
 
@@ -184,16 +166,19 @@ def test_many_images_are_a_mixture_of_points(sigma: float) -> None:
     mixture = Mixture(torch.full((60,), 1 / 60), data, torch.zeros(60, 18, 18))
     x, levels = torch.randn(9, 18) * sigma, (torch.full((9, 1), 0.8), torch.full((9, 1), sigma))
     finite = FiniteData(data)
-    assert_close(finite.spread(x, *levels), mixture.spread(x, *levels), rtol=1e-9, atol=1e-12)
-    for one, other in zip(finite.belief(x, *levels), mixture.belief(x, *levels), strict=True):
+    assert_close(
+        finite.conditional_variance(x, *levels), mixture.conditional_variance(x, *levels), rtol=1e-9, atol=1e-12
+    )
+    for one, other in zip(finite.conditional_mean(x, *levels), mixture.conditional_mean(x, *levels), strict=True):
         assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("gap", [1e-2, 1e-4, 1e-6])
-def test_two_images_are_as_hard_to_tell_apart_as_two_numbers(gap: float) -> None:
+def test_two_images_are_as_hard_to_distinguish_as_two_numbers(gap: float) -> None:
     """All that matters is their distance: a sampled curve in 12 dimensions, an exact one in 1.
 
-    A third image far away is told from both at once. Next to its distance, the pair's must not be lost to rounding.
+    A third image far away is distinguished from both at once. Next to its distance, that of the pair must not
+    be lost to rounding.
     """
     data = torch.linspace(-1, 1, 12).reshape(1, 3, 2, 2).repeat(3, 1, 1, 1)
     data[1, 0] += gap / 2
@@ -206,7 +191,7 @@ def test_two_images_are_as_hard_to_tell_apart_as_two_numbers(gap: float) -> None
 
 
 def test_duplicates_are_one_image() -> None:
-    """With hardly any noise left they are still not told apart, and need not be: no rounding is magnified."""
+    """With hardly any noise left they are still not distinguished, and need not be: no rounding is magnified."""
     twice = FiniteData(photographs(9).repeat(2, 1, 1, 1) / 3)
     value, _ = twice.bayes_eps(torch.tensor([20.0, 30.0, 40.0]))
     assert (value < 1e-6).all()
@@ -232,7 +217,7 @@ def test_the_curve_integrates_to_the_entropy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("broken", "says"),
+    ("broken", "message"),
     [
         (lambda: Mixture(torch.tensor([0.5, 0.4]), torch.zeros(2, 1, 1, 1), torch.ones(2, 1, 1)), "probabilities"),
         (lambda: Mixture(torch.ones(1), torch.zeros(1, 1, 2, 2), torch.ones(1, 2, 2)), "D = C H W"),
@@ -241,12 +226,12 @@ def test_the_curve_integrates_to_the_entropy() -> None:
         (lambda: FiniteData(torch.zeros(0, 1, 2, 2)), "at least one"),
     ],
 )
-def test_what_is_no_distribution_is_refused(broken: Any, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_what_is_no_distribution_raises(broken: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         broken()
 
 
-def test_images_of_another_shape_are_refused() -> None:
+def test_images_of_another_shape_raise() -> None:
     denoiser = REFERENCES["finite"].denoiser(Rectified(), Epsilon())
     with pytest.raises(ValueError, match="exact for"):
         denoiser(torch.zeros(2, 2, 3, 4), per_image([0.5, 0.5]))

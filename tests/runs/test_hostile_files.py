@@ -438,7 +438,7 @@ def test_a_cache_file_whose_header_lies_is_computed_again(
     lying = struct.pack("<Q", length) + good[8:] if length != 8 else struct.pack("<Q", len(header)) + header + bytes(40)
     path.write_bytes(lying)
     assert torch.equal(cached(path, "w", lambda: tensors)["x"], tensors["x"])
-    assert "is refused: it is damaged" in capsys.readouterr().out
+    assert "is ignored: it is damaged" in capsys.readouterr().out
 
 
 def test_a_cache_file_is_never_unpickled(tmp_path: Path, mark: Path) -> None:

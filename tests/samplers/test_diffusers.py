@@ -1,4 +1,4 @@
-"""Against diffusers' scheduler of the same name, given the same belief in the space that it takes.
+"""Against diffusers' scheduler of the same name, given the same prediction in the space that it takes.
 
 Its tables are float32, which is what the tolerances allow for.
 """
@@ -26,14 +26,14 @@ every_prediction = pytest.mark.parametrize("target", TAKES)
 
 
 def pair(target: str, schedule: Schedule) -> tuple[Exact, Callable[[Tensor, float], Tensor]]:
-    """Our denoiser, and its answer at a time in the space that diffusers takes."""
+    """Our denoiser, and its prediction at a time in the space that diffusers takes."""
     denoiser = Exact(schedule, TARGETS[target], 0.3, 0.2)
 
     def predict(x: Tensor, t: float) -> Tensor:
         time = torch.full((len(x), 1, 1, 1), t)
-        belief = denoiser(x, time)
-        v = schedule.alpha(time) * belief.eps - schedule.sigma(time) * belief.x0
-        return {"epsilon": belief.eps, "sample": belief.x0, "v_prediction": v}[TAKES[target]]
+        estimate = denoiser(x, time)
+        v = schedule.alpha(time) * estimate.eps - schedule.sigma(time) * estimate.x0
+        return {"epsilon": estimate.eps, "sample": estimate.x0, "v_prediction": v}[TAKES[target]]
 
     return denoiser, predict
 
@@ -117,7 +117,7 @@ def test_heun_with_karras_grid_on_the_chain(target: str) -> None:
     ids=["euler", "dpmpp_2m"],
 )
 def test_edm_schedulers(sampler: Ddim | DpmSolverPP2M, scheduler: type, target: str) -> None:
-    """These take EDM's F at c_in x, with time told as log(sigma) / 4."""
+    """These take EDM's F at c_in x, with time passed as log(sigma) / 4."""
     schedule = SCHEDULES["edm"]
     denoiser, edm = Exact(schedule, TARGETS[target], 0.3, 0.2), Exact(schedule, TARGETS["edm"], 0.3, 0.2)
     theirs = scheduler(sigma_min=0.002, sigma_max=80.0, sigma_data=0.5)
@@ -139,8 +139,8 @@ def test_flow_matching_euler(target: str) -> None:
     scheduler.set_timesteps(sigmas=sampler.times(schedule)[:-1].tolist())
     start = x = sampler.start(schedule, torch.randn(4, 1, 2, 2))
     for k in scheduler.timesteps:
-        belief = denoiser(x, torch.full((4, 1, 1, 1), float(k) / 1000))
-        x = scheduler.step(belief.eps - belief.x0, k, x).prev_sample
+        estimate = denoiser(x, torch.full((4, 1, 1, 1), float(k) / 1000))
+        x = scheduler.step(estimate.eps - estimate.x0, k, x).prev_sample
     assert_close(sampler(denoiser, start), x, rtol=1e-4, atol=1e-4, check_dtype=False)
 
 

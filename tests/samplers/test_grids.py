@@ -23,8 +23,8 @@ def test_the_plain_grid_is_equal_strides_from_start_to_end() -> None:
     denoiser = Fixed(LinearBeta(), 0.0)
     sampler = Ddim(4)
     sampler(denoiser, torch.ones(3, 1, 1, 1))
-    assert [t.shape for t in denoiser.asked] == [(3, 1, 1, 1)] * 4
-    assert [t[0].item() for t in denoiser.asked] == [1.0, 0.75, 0.5, 0.25]
+    assert [t.shape for t in denoiser.times] == [(3, 1, 1, 1)] * 4
+    assert [t[0].item() for t in denoiser.times] == [1.0, 0.75, 0.5, 0.25]
     assert_close(sampler.times(LinearBeta()), torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0]))
 
 
@@ -61,7 +61,7 @@ def test_the_last_time_before_0_is_a_chains_first_step_or_the_papers_lowest_leve
 
 @every_schedule
 @pytest.mark.parametrize("grid", ["time", "log_snr", "karras"])
-def test_every_grid_begins_and_ends_where_it_is_told_to(grid: str, schedule: Schedule) -> None:
+def test_every_grid_has_the_given_ends(grid: str, schedule: Schedule) -> None:
     for start, end in ((1.0, 0.0), (0.8, 0.0), (0.9, 0.2)):
         for steps in (1, 2, 13):
             times = Ddim(steps, grid=grid, t_start=start, t_end=end).times(schedule)
@@ -93,7 +93,7 @@ def test_single_precision_grid_times_are_the_chains_own() -> None:
     assert_close(times, torch.linspace(1, 0, 51), rtol=1e-15, atol=0)
 
 
-def test_chains_may_be_asked_between_their_steps_but_not_before_the_first() -> None:
+def test_chains_exist_between_their_steps_but_not_before_the_first() -> None:
     assert Ddim(7).times(LinearBeta())[1].item() == pytest.approx(6 / 7)
     assert len(Ddim(80, grid="log_snr").times(LinearBeta(50))) == 81
     x = torch.ones(1, 1, 1, 1)
@@ -121,17 +121,17 @@ def test_a_grid_that_starts_where_nothing_is_left_is_spaced_from_the_schedules_o
 @pytest.mark.parametrize(
     "grid", [[0.5], [0.5, 0.5], [0.2, 0.5], [1.5, 0.5], [0.5, -0.1], [[1.0, 0.0]], [1.0, math.nan, 0]]
 )
-def test_a_grid_that_does_not_go_down_within_0_and_1_is_refused(grid: list[float]) -> None:
+def test_a_grid_that_does_not_go_down_within_0_and_1_raises(grid: list[float]) -> None:
     with pytest.raises(ValueError, match=r"sampler.grid=\[.*two or more decreasing times in \[0, 1\].*time, log_snr"):
         Ddim(grid=torch.tensor(grid))
 
 
-def test_an_unknown_grid_and_a_contradicted_one_are_refused() -> None:
+def test_an_unknown_grid_and_a_contradicted_one_raise() -> None:
     with pytest.raises(ValueError, match=r"sampler.grid=quadratic: there are time, log_snr, karras"):
         Ddim(grid="quadratic")
-    with pytest.raises(ValueError, match=r"sampler.steps=5 with a sampler.grid of 3 times .* gives steps=2"):
+    with pytest.raises(ValueError, match=r"sampler.steps=5 with a sampler.grid of 3 times .* implies steps=2"):
         Ddim(5, grid=[1.0, 0.5, 0.0])
-    with pytest.raises(ValueError, match=r"sampler.t_start=0.9 with a sampler.grid .* gives t_start=1"):
+    with pytest.raises(ValueError, match=r"sampler.t_start=0.9 with a sampler.grid .* implies t_start=1"):
         Ddim(grid=[1.0, 0.5, 0.0], t_start=0.9)
     with pytest.raises(ValueError, match=r"sampler.grid=karras from t_start=0.001: its last time before 0 is 0.00199"):
         Ddim(5, grid="karras", t_start=0.001).times(Rectified())

@@ -48,7 +48,7 @@ def test_orders_of_convergence_are_those_promised(sampler: Sampler, order: int, 
 
 
 def test_whole_straight_paths_are_walked_at_second_order() -> None:
-    """From pure noise to t = 0, where nobody is asked: the last stride must not spoil it."""
+    """From pure noise to t = 0, where the network is not evaluated: the last stride must not spoil it."""
     denoiser = Posterior(SCHEDULES["rectified"], MEAN, VARIANCE)
     exact = denoiser.flow(NUMBERS, 1.0, 0.0)
     coarse, fine = ((ProbabilityFlow(steps)(denoiser, NUMBERS) - exact).abs().mean() for steps in (50, 100))
@@ -107,13 +107,13 @@ def test_adaptive_never_asks_beyond_its_end() -> None:
     ProbabilityFlow(2, "adaptive", tolerance=1e-2, t_start=0.7, t_end=0.3)(denoiser, NUMBERS)
 
 
-def test_adaptive_that_cannot_go_on_says_so() -> None:
+def test_adaptive_that_cannot_continue_raises() -> None:
     class Broken(Posterior):
         def __call__(self, x_t: Tensor, t: Tensor) -> Estimate:
             return Estimate(*(part * torch.nan for part in super().__call__(x_t, t)))
 
     with pytest.raises(
-        ValueError, match=r"ProbabilityFlow.*cannot go on.*Loosen sampler.tolerance, or take method=heun"
+        ValueError, match=r"ProbabilityFlow.*cannot continue.*Increase sampler.tolerance, or take method=heun"
     ):
         ProbabilityFlow(5, "adaptive")(Broken(SCHEDULES["rectified"], MEAN, VARIANCE), NUMBERS)
 

@@ -117,7 +117,7 @@ def test_every_target_gives_the_same_images(sampler: Sampler, name: str) -> None
 
 @every_sampler
 def test_clipping_clamps_the_image_and_recomputes_the_noise(sampler: Sampler) -> None:
-    """A belief in x0 = 3 clipped to 1 walks just like a belief in 1, step by step."""
+    """A prediction x0 = 3 clipped to 1 gives the walk of a prediction 1, step by step."""
     x = torch.randn(4, 1, 2, 2)
     ours, theirs = (
         dataclasses.replace(sampler, steps=12, clip=clip, t_start=0.9, t_end=0.25)(
@@ -136,7 +136,7 @@ def test_images_end_at_what_is_believed_and_are_clipped_only_on_request(sampler:
     assert_close(clipped(Fixed(Rectified(), -3.0), x), -torch.ones_like(x))
 
 
-def test_clipping_leaves_beliefs_within_range_alone() -> None:
+def test_clipping_leaves_predictions_within_range_alone() -> None:
     x = torch.randn(4, 1, 2, 2)
     denoiser = Exact(LinearBeta(), V(), 0.1, 1e-4)
     assert_close(Ddim(20, clip=True)(denoiser, x), Ddim(20)(denoiser, x), rtol=1e-9, atol=1e-9)
@@ -163,13 +163,13 @@ def test_evaluations_are_counted_afresh_by_each_call(sampler: Sampler, count: in
     for _ in range(2):
         denoiser = Fixed(SCHEDULES["edm"], 0.0)
         sampler(denoiser, torch.ones(3, 1, 1, 1))
-        assert sampler.nfe == len(denoiser.asked) == (count or sampler.nfe)
-        assert {(t.shape, t.dtype) for t in denoiser.asked} == {((3, 1, 1, 1), torch.float64)}
+        assert sampler.nfe == len(denoiser.times) == (count or sampler.nfe)
+        assert {(t.shape, t.dtype) for t in denoiser.times} == {((3, 1, 1, 1), torch.float64)}
 
 
 @every_sampler
 def test_single_precision_images_are_walked_in_single_precision(sampler: Sampler) -> None:
-    """And the times that the denoiser is asked at are theirs too, on every grid."""
+    """And so are the times passed to the denoiser, on every grid."""
     x = torch.randn(8, 4, 1, 1)
     schedule = SCHEDULES["linear_beta_cont"]
 
@@ -181,7 +181,7 @@ def test_single_precision_images_are_walked_in_single_precision(sampler: Sampler
     assert single.dtype == torch.float32
     assert_close(single.double(), walked(x), rtol=2e-3, atol=2e-3)
     sampler(denoiser, x.float())
-    assert {t.dtype for t in denoiser.asked} == {torch.float32}
+    assert {t.dtype for t in denoiser.times} == {torch.float32}
 
 
 def test_only_strides_that_have_noise_draw_it() -> None:
@@ -248,7 +248,7 @@ def test_drawn_images_have_the_law_that_the_probes_promise() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (lambda: Ddim(0), r"needs steps >= 1 and 0 <= t_end < t_start <= 1"),
         (lambda: Ddim(5, t_start=1.2), r"needs steps >= 1 and 0 <= t_end < t_start <= 1"),
@@ -263,13 +263,13 @@ def test_drawn_images_have_the_law_that_the_probes_promise() -> None:
         (lambda: ReverseSde(5, 0.0, langevin=0.1), r"down to t_end=0: without noise there is no score"),
     ],
 )
-def test_an_impossible_sampler_is_refused(make: Callable[[], Sampler], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_an_impossible_sampler_raises(make: Callable[[], Sampler], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         make()
 
 
 @pytest.mark.parametrize("sampler", [ReverseSde(5), ProbabilityFlow(5, "euler")], ids=repr)
-def test_equations_in_t_are_refused_on_a_chain(sampler: Sampler) -> None:
+def test_equations_in_t_raise_on_a_chain(sampler: Sampler) -> None:
     with pytest.raises(ValueError, match=r"the chain LinearBeta.*schedule=linear_beta_cont.*sampler=ancestral"):
         sampler.times(LinearBeta())
 

@@ -61,7 +61,7 @@ def test_optimal_variance_is_beta_for_unit_normal_data_and_beta_tilde_for_one_im
 def test_an_error_summed_over_pixels_is_not_taken_for_one_per_dimension() -> None:
     denoiser = Posterior(LinearBeta(), MEAN, VARIANCE)
     sampler = Ancestral(5, "optimal", mmse=lambda log_snr: 64 * MmseOfNormal(0.25)(log_snr))
-    with pytest.raises(ValueError, match=r"mmse\(.*lies between 0 and 1.*Divide one that is summed"):
+    with pytest.raises(ValueError, match=r"mmse\(.*lies between 0 and 1.*Divide a sum over dimensions"):
         sampler(denoiser, torch.randn(2, 1, 8, 8))
 
 

@@ -40,7 +40,7 @@ TARGETS: dict[str, Target] = {
     "flow": targets.Flow(),
     "edm": targets.Edm(),
 }
-WITH_NEWS = ("step_noise", "unit_step_noise", "previous_sample")
+WITH_LABEL_NOISE = ("step_noise", "unit_step_noise", "previous_sample")
 """Targets with c != 0."""
 
 PAIRS = [(s, t) for s in SCHEDULES for t in TARGETS if not (t == "flow" and s in CHAINS)]

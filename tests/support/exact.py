@@ -1,4 +1,4 @@
-"""A denoiser that is exactly right: the posterior mean of normal data, spoken in any target's space."""
+"""A denoiser that is exactly right: the posterior mean of normal data, as any target."""
 
 import torch
 from torch import Tensor
@@ -17,9 +17,9 @@ class Exact(Denoiser):
 
     def predict(self, x_t: Tensor, t: Tensor) -> Tensor:
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-        news = (x_t - alpha * self.mean) / self.spread(t)
+        scaled = (x_t - alpha * self.mean) / self.spread(t)
         a, b, _ = self.target.coefficients(self.schedule, t)
-        return a * (self.mean + alpha * self.variance * news) + b * sigma * news
+        return a * (self.mean + alpha * self.variance * scaled) + b * sigma * scaled
 
     def spread(self, t: Tensor) -> Tensor:
         """Variance of x_t. The probability flow carries x_t - alpha mean in proportion to its square root."""

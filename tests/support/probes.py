@@ -1,4 +1,4 @@
-"""What samplers are tested with: denoisers whose beliefs are known, and probes of an affine sampler's law."""
+"""What samplers are tested with: denoisers whose predictions are known, and probes of an affine sampler's law."""
 
 import functools
 from typing import Any
@@ -41,15 +41,15 @@ def levels(schedule: Schedule, t: float) -> tuple[float, float]:
 
 
 class Posterior:
-    """The exact belief about normal data, without a Target: by default each kind in LAWS, a channel."""
+    """The exact prediction for normal data, without a Target: by default each kind in LAWS, a channel."""
 
     def __init__(self, schedule: Schedule, mean: Tensor = MEANS, variance: Tensor = VARIANCES) -> None:
         self.schedule, self.mean, self.variance = schedule, mean, variance
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Estimate:
         alpha, sigma = levels(self.schedule, t[0].item())
-        news = (x_t - alpha * self.mean) / (alpha**2 * self.variance + sigma**2)
-        return Estimate(self.mean + alpha * self.variance * news, sigma * news, -news)
+        scaled = (x_t - alpha * self.mean) / (alpha**2 * self.variance + sigma**2)
+        return Estimate(self.mean + alpha * self.variance * scaled, sigma * scaled, -scaled)
 
     def flow(self, x: Tensor, start: float, end: float) -> Tensor:
         """Where the probability flow carries x: in proportion to the spread of x_t."""
@@ -59,13 +59,13 @@ class Posterior:
 
 
 class Fixed:
-    """Believes in one image whatever it sees, and remembers the times it was asked at."""
+    """Predicts one image whatever its input, and records the times."""
 
     def __init__(self, schedule: Schedule, x0: float) -> None:
-        self.schedule, self.x0, self.asked = schedule, x0, list[Tensor]()
+        self.schedule, self.x0, self.times = schedule, x0, list[Tensor]()
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Estimate:
-        self.asked.append(t)
+        self.times.append(t)
         x0 = torch.full_like(x_t, self.x0)
         eps = (x_t - self.schedule.alpha(t).to(x_t.dtype) * x0) / self.schedule.sigma(t).to(x_t.dtype)
         return Estimate(x0, eps, -eps / self.schedule.sigma(t).to(x_t.dtype))
@@ -91,7 +91,7 @@ def probe(sampler: Sampler, schedule: Schedule, denoiser: Posterior | None = Non
 
 
 class Mixture1d:
-    """The exact belief about numbers drawn from a mixture of normals, each pixel one of them."""
+    """The exact prediction for numbers drawn from a mixture of normals, each pixel one of them."""
 
     def __init__(self, schedule: Schedule, weights: list[float], means: list[float], variances: list[float]) -> None:
         self.schedule = schedule

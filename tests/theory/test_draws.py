@@ -36,12 +36,12 @@ def test_seeds_steps_and_purposes_are_independent() -> None:
 
 
 def test_drawing_label_noise_leaves_the_other_streams_alone() -> None:
-    plain, with_news = Draws(0), Draws(0)
+    plain, other = Draws(0), Draws(0)
     for step in range(3):
-        with_news.normal(SHAPE, step, "xi")
-        assert torch.equal(with_news.normal(SHAPE, step, "noise"), plain.normal(SHAPE, step, "noise"))
-        assert torch.equal(with_news.uniform(4, step, "times"), plain.uniform(4, step, "times"))
-        assert torch.equal(with_news.choose(4, 10, step), plain.choose(4, 10, step))
+        other.normal(SHAPE, step, "xi")
+        assert torch.equal(other.normal(SHAPE, step, "noise"), plain.normal(SHAPE, step, "noise"))
+        assert torch.equal(other.uniform(4, step, "times"), plain.uniform(4, step, "times"))
+        assert torch.equal(other.choose(4, 10, step), plain.choose(4, 10, step))
 
 
 def test_a_million_streams_do_not_collide() -> None:
@@ -78,7 +78,7 @@ def test_normal_draws_are_normal_and_uniform_ones_uniform() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_normal_draws_have_the_dtype_asked_for(dtype: torch.dtype) -> None:
+def test_normal_draws_have_the_given_dtype(dtype: torch.dtype) -> None:
     assert Draws(0).normal(SHAPE, 0, "noise", dtype).dtype == dtype
 
 

@@ -37,14 +37,14 @@ def test_rounding_costs_on_ddpms_chain_what_a_reference_calculation_found(
     target: Target, dtype: torch.dtype, x0: dict[int, float], eps: dict[int, float]
 ) -> None:
     """Two or one digits of it; float16 has three bits more than bfloat16."""
-    for belief, known in (("x0", x0), ("eps", eps)):
+    for name, known in (("x0", x0), ("eps", eps)):
         for step, wanted in known.items():
-            found = getattr(rounding(target, LINEAR, per_image([step / 1000]), dtype), belief)
+            found = getattr(rounding(target, LINEAR, per_image([step / 1000]), dtype), name)
             assert found.rms == pytest.approx(wanted, rel=0.2, abs=3e-6)
             assert (found.t, found.log_snr) == (step / 1000, LINEAR.log_snr(per_image([step / 1000])).item())
 
 
-def test_rounding_is_worst_where_the_amplification_says_and_too_much_where_a_square_root_says() -> None:
+def test_rounding_is_worst_at_the_largest_amplification_and_notable_from_a_square_root_on() -> None:
     """epsilon's x0 is off by r sigma / alpha, so by more than 0.1 where log-SNR < -2 log(0.1 / r)."""
     schedule = SCHEDULES["rectified"]
     t = trained_times(Uniform(), schedule)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from catalogue import SCHEDULES, TARGETS, WITH_NEWS, images, per_image, times_on
+from catalogue import SCHEDULES, TARGETS, WITH_LABEL_NOISE, images, per_image, times_on
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig
@@ -43,8 +43,8 @@ def composed(*overrides: str) -> DictConfig:
         return compose("train", list(overrides))
 
 
-class Knows(nn.Module):
-    """A network that is told the clean images, and reads the noise off x_t: it can only be right."""
+class Constant(nn.Module):
+    """A network that has the clean images, and so the noise in x_t: it is exact."""
 
     def __init__(self, schedule: Schedule, target: Target, x0: Tensor) -> None:
         super().__init__()
@@ -56,33 +56,33 @@ class Knows(nn.Module):
 
 
 def test_a_time_for_each_image_is_not_broadcast_along_the_width() -> None:
-    """Batch and width are equal here. In a process of its own, where no test-time shape checker speaks first."""
+    """Batch and width are equal here. In a process of its own, where no test-time shape checker raises first."""
     program = (
         "import torch; from diffexp.schedule import LinearBeta; from diffexp.targets import X0\n"
         "x, t = torch.zeros(4, 1, 4, 4), torch.full((4,), 0.5)\n"
         "for call in (lambda: LinearBeta().noised(t, x, x), lambda: X0().draw(LinearBeta(), t, x, x, x)):\n"
         "    try: call()\n"
-        "    except ValueError as error: print('refused' if '(batch, 1, 1, 1)' in str(error) else error)\n"
+        "    except ValueError as error: print('raised' if '(batch, 1, 1, 1)' in str(error) else error)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout.split() == ["refused", "refused"], done.stderr
+    assert done.stdout.split() == ["raised", "raised"], done.stderr
 
 
 def test_x0_is_regressed_against_the_clean_image_and_not_against_a_noisy_one() -> None:
     t = times_on(DDPM)
     x0, eps, xi = (images(seed, t) for seed in range(3))
-    assert Objective(X0()).of_answer(x0, DDPM, x0, t, eps, xi).max() == 0
+    assert Objective(X0()).of_prediction(x0, DDPM, x0, t, eps, xi).max() == 0
 
 
-@pytest.mark.parametrize("name", [name for name in TARGETS if name not in (*WITH_NEWS, "flow")])
+@pytest.mark.parametrize("name", [name for name in TARGETS if name not in (*WITH_LABEL_NOISE, "flow")])
 def test_the_noise_in_x_t_is_the_noise_in_the_loss(name: str) -> None:
-    """Image by image: who knows x0 and sees x_t knows eps, and pays nothing."""
+    """Image by image: x0 and x_t determine eps, so the loss is 0."""
     t = times_on(DDPM)
     x0, eps, xi = (images(seed, t) for seed in range(3))
-    denoiser = Denoiser(Knows(DDPM, TARGETS[name], x0), DDPM, TARGETS[name])
-    paid = Objective(TARGETS[name])(denoiser, x0, t, eps, xi)
-    zero = Objective(TARGETS[name]).of_answer(torch.zeros_like(x0), DDPM, x0, t, eps, xi)
-    assert (paid / zero).max() < 1e-18
+    denoiser = Denoiser(Constant(DDPM, TARGETS[name], x0), DDPM, TARGETS[name])
+    loss = Objective(TARGETS[name])(denoiser, x0, t, eps, xi)
+    zero = Objective(TARGETS[name]).of_prediction(torch.zeros_like(x0), DDPM, x0, t, eps, xi)
+    assert (loss / zero).max() < 1e-18
 
 
 def test_the_truncated_snr_is_the_larger_of_snr_and_one() -> None:
@@ -105,9 +105,12 @@ def test_a_weighting_is_chosen_by_its_whole_name(tmp_path: Path, capsys: pytest.
     for name in names:
         chosen = get_object(composed(f"weighting={name}").weighting._target_)
         assert chosen.__name__.lower() == name.replace("_", "")
-    for typed, told in (("weighting=snr_plus", "snr_plus in weighting"), ("objective.space=step", "there is no step")):
-        assert main(["train", f"root={tmp_path}", "metric=none", "logger=none", typed]) == 2
-        assert told in capsys.readouterr().err
+    for override, message in (
+        ("weighting=snr_plus", "snr_plus in weighting"),
+        ("objective.space=step", "there is no step"),
+    ):
+        assert main(["train", f"root={tmp_path}", "metric=none", "logger=none", override]) == 2
+        assert message in capsys.readouterr().err
 
 
 class Halves(Features):
@@ -127,12 +130,12 @@ def test_reference_statistics_are_those_of_images_that_nobody_flipped(tmp_path: 
     assert (against.moments.total / against.moments.count).tolist() == [200, 0]
 
 
-def test_the_plain_score_loss_is_paid_in_units_of_the_score() -> None:
+def test_the_plain_score_loss_is_computed_in_score_space() -> None:
     """(s_hat + eps / sigma)^2, and not sigma^2 times that, which is the eps loss under another name."""
     t = times_on(DDPM)
     x0, eps, xi = (images(seed, t) for seed in range(3))
-    paid = Objective(Score()).of_answer(torch.zeros_like(x0), DDPM, x0, t, eps, xi)
-    assert torch.allclose(paid, (eps / DDPM.sigma(t)).square().mean((1, 2, 3), keepdim=True), rtol=1e-12)
+    loss = Objective(Score()).of_prediction(torch.zeros_like(x0), DDPM, x0, t, eps, xi)
+    assert torch.allclose(loss, (eps / DDPM.sigma(t)).square().mean((1, 2, 3), keepdim=True), rtol=1e-12)
 
 
 def test_every_target_is_trained_and_validated_at_the_same_times() -> None:
@@ -202,7 +205,7 @@ BEGUN = ("target=v", "schedule=linear_beta", "objective.space=native", "data=dig
 
 
 @pytest.mark.parametrize(
-    ("other", "told"),
+    ("other", "message"),
     [
         ("target=epsilon", "target._target_"),
         ("schedule=cosine", "schedule._target_"),
@@ -213,16 +216,16 @@ BEGUN = ("target=v", "schedule=linear_beta", "objective.space=native", "data=dig
         ("+data.scale=2.0", "data.scale"),
     ],
 )
-def test_a_checkpoint_goes_on_only_as_what_it_is(tmp_path: Path, other: str, told: str) -> None:
+def test_a_checkpoint_goes_on_only_as_what_it_is(tmp_path: Path, other: str, message: str) -> None:
     from diffexp.cli.identity import plain
     from diffexp.training.checkpoints import FORMAT
 
     file = tmp_path / "last.ckpt"
     torch.save({"diffexp": {"format": FORMAT, "config": plain(composed(*BEGUN))}}, file)
     assert read_checkpoint(file, plain(composed(*BEGUN, "trainer.max_steps=7")))
-    with pytest.raises(ValueError, match="another configuration") as refused:
+    with pytest.raises(ValueError, match="another configuration") as raised:
         read_checkpoint(file, plain(composed(*BEGUN, other)))
-    assert told in str(refused.value)
+    assert message in str(raised.value)
 
 
 def test_a_distance_of_as_many_images_as_features_is_not_one() -> None:

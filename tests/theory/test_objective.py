@@ -1,4 +1,4 @@
-"""What a loss pays for: one error, whatever is predicted, in whatever units."""
+"""What a loss measures: one error, whatever is predicted, in any space."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from catalogue import (
     SCHEDULES,
     TARGETS,
     VARIANCE_PRESERVING,
-    WITH_NEWS,
+    WITH_LABEL_NOISE,
     every_chain,
     every_schedule,
     every_target_and_schedule,
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from diffexp.denoiser import Denoiser
-from diffexp.objective import Objective, effective_weight, without_learning
+from diffexp.objective import Objective, effective_weight, zero_prediction_loss
 from diffexp.schedule import Chain, LinearBeta, Rectified, Schedule
 from diffexp.targets import X0, Edm, Epsilon, ScaledNoise, Score, StepNoise, Target, UnitStepNoise, V
 from diffexp.times import LogitNormal, LogNormal, Times, Uniform
@@ -32,7 +32,7 @@ from diffexp.weighting import MinSnr, Snr, SnrPlusOne, TruncatedSnr, Vlb
 
 
 def test_the_loss_is_the_weighted_mean_square() -> None:
-    """By hand: x_t = 0.75 * 2 + 0.25 * 4 = 2.5; the network answers 2.5 where x0 = 2; S = 9."""
+    """By hand: x_t = 0.75 * 2 + 0.25 * 4 = 2.5; the network predicts 2.5 where x0 = 2; S = 9."""
     t, two, four = per_image([0.25]), torch.full((1, 2, 1, 1), 2.0), torch.full((1, 2, 1, 1), 4.0)
     denoiser = Denoiser(Parrot(), Rectified(), X0())
     assert Objective(X0())(denoiser, two, t, four, two).item() == pytest.approx(0.5**2)
@@ -49,7 +49,7 @@ class Parrot(nn.Module):
 
 
 class Insider(nn.Module):
-    """A network that knows the clean image and answers any target as well as that allows."""
+    """A network that has the clean image and predicts any target as well as that allows."""
 
     def __init__(self, target: Target, schedule: Schedule, x0: Tensor) -> None:
         super().__init__()
@@ -61,49 +61,51 @@ class Insider(nn.Module):
 
 
 @every_target_and_schedule
-def test_whoever_knows_the_image_pays_for_the_news_alone(schedule: Schedule, target: Target) -> None:
-    """So the noise in x_t and the noise in the label are one, and x0 is asked of x0, not of x_t."""
+def test_given_the_image_the_label_noise_alone_is_left(schedule: Schedule, target: Target) -> None:
+    """So the noise in x_t and the noise in the label are one, and the label of x0 is x0, not x_t."""
     t = times_on(schedule)
     x0, eps, xi = (images(seed, t) for seed in range(3))
     denoiser = Denoiser(Insider(target, schedule, x0), schedule, target)
     loss = Objective(target)(denoiser, x0, t, eps, xi)
-    news = target.coefficients(schedule, t).c ** 2 * xi.square().mean((1, 2, 3), keepdim=True)
+    noise = target.coefficients(schedule, t).c ** 2 * xi.square().mean((1, 2, 3), keepdim=True)
     scale = target.draw(schedule, t, x0, eps, xi).square().mean((1, 2, 3), keepdim=True)
-    assert ((loss - news).abs() <= 1e-9 * (scale * news).sqrt() + 1e-20 * scale).all()
+    assert ((loss - noise).abs() <= 1e-9 * (scale * noise).sqrt() + 1e-20 * scale).all()
 
 
 @every_schedule
 def test_paying_in_another_space_is_converting_first_gradients_included(schedule: Schedule) -> None:
-    """All pairs: the one factor against the squared error of the converted answer and label."""
+    """All pairs: the one factor against the squared error of the converted prediction and label."""
     t = times_on(schedule)
     x0, eps, xi, guess = (images(seed, t) for seed in range(4))
     x_t = schedule.noised(t, x0, eps)
     spaces = [(space, *space.coefficients(schedule, t)) for space in targets_on(schedule).values()]
     for target, *_ in spaces:
         label = target.draw(schedule, t, x0, eps, xi)
-        answer = (label + 0.1 * label.std() * guess).requires_grad_()
-        said, meant = (target.solve(schedule, t, x_t, y) for y in (answer, label))
+        prediction = (label + 0.1 * label.std() * guess).requires_grad_()
+        predicted, exact = (target.solve(schedule, t, x_t, y) for y in (prediction, label))
         for space, a, b, _ in spaces:
-            ours = Objective(target, space).of_answer(answer, schedule, x0, t, eps, xi)
-            error = a * (said.x0 - meant.x0) + b * (said.eps - meant.eps)
+            ours = Objective(target, space).of_prediction(prediction, schedule, x0, t, eps, xi)
+            error = a * (predicted.x0 - exact.x0) + b * (predicted.eps - exact.eps)
             explicit = error.square().mean((1, 2, 3), keepdim=True)
-            slope, wanted = (torch.autograd.grad(loss.sum(), answer, retain_graph=True)[0] for loss in (ours, explicit))
+            slope, wanted = (
+                torch.autograd.grad(loss.sum(), prediction, retain_graph=True)[0] for loss in (ours, explicit)
+            )
             size = wanted.abs().amax((1, 2, 3), keepdim=True)
             assert ((ours - explicit).abs() <= 1e-5 * explicit).all(), (target, space)
             assert ((slope - wanted).abs() <= 1e-5 * size).all(), (target, space)
 
 
 @every_schedule
-def test_equal_beliefs_pay_equal_losses(schedule: Schedule) -> None:
-    """The same exact denoiser, speaking each target without news, pays the same in any one space."""
+def test_equal_predictions_have_equal_losses(schedule: Schedule) -> None:
+    """The same exact denoiser as each target without label noise has the same loss in any one space."""
     t = times_on(schedule)
     x0, eps, xi = (images(seed, t) for seed in range(3))
-    speakers = [target for name, target in targets_on(schedule).items() if name not in WITH_NEWS]
+    compared = [target for name, target in targets_on(schedule).items() if name not in WITH_LABEL_NOISE]
     for space in (Epsilon(), X0(), V()):
         first, *others = (
-            Objective(target, space)(Exact(schedule, target, 0.5, 0.25), x0, t, eps, xi) for target in speakers
+            Objective(target, space)(Exact(schedule, target, 0.5, 0.25), x0, t, eps, xi) for target in compared
         )
-        for target, loss in zip(speakers[1:], others, strict=True):
+        for target, loss in zip(compared[1:], others, strict=True):
             assert_close(loss, first, rtol=1e-6, atol=0, msg=lambda m: f"{target} in {space}: {m}")  # noqa: B023
 
 
@@ -175,16 +177,16 @@ def test_each_plain_loss_spends_its_weight_where_it_is_known_to(target: str, sha
 
 
 @every_target_and_schedule
-def test_the_answer_zero_pays_the_square_of_the_label(schedule: Schedule, target: Target) -> None:
+def test_the_zero_prediction_costs_the_square_of_the_label(schedule: Schedule, target: Target) -> None:
     t = times_on(schedule)
     x0, eps, xi = (images(seed, t) for seed in range(3))
-    loss = Objective(target).of_answer(torch.zeros_like(x0), schedule, x0, t, eps, xi)
+    loss = Objective(target).of_prediction(torch.zeros_like(x0), schedule, x0, t, eps, xi)
     label = target.draw(schedule, t, x0, eps, xi)
     assert_close(loss, label.square().mean((1, 2, 3), keepdim=True), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("steps", [3, 50, 100])
-def test_float32_grid_times_are_paid_for_as_grid_times(steps: int) -> None:
+def test_float32_grid_times_have_the_loss_of_grid_times(steps: int) -> None:
     """0.02 as float32 lies before the first of 50 steps."""
     chain, exact = LinearBeta(steps), per_image([k / steps for k in range(1, steps + 1)])
     for target in (Epsilon(), X0(), UnitStepNoise()):
@@ -197,7 +199,7 @@ def test_float32_grid_times_are_paid_for_as_grid_times(steps: int) -> None:
 def test_squares_are_taken_and_summed_in_float32(dtype: torch.dtype) -> None:
     """The square of DDPM's first score, 1e4 and more, leaves float16; a bfloat16 sum stops growing at 256."""
     t, ones = per_image([0.001]), torch.ones(1, 1, 64, 64, dtype=dtype)
-    loss = Objective(Score()).of_answer(0 * ones, LinearBeta(), ones, t, 4 * ones, ones)
+    loss = Objective(Score()).of_prediction(0 * ones, LinearBeta(), ones, t, 4 * ones, ones)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(400**2, rel=1e-2)
 
@@ -274,10 +276,10 @@ def test_the_expected_loss_of_silence_is_what_training_would_see(
     schedule: Schedule, target: Target, times: Times
 ) -> None:
     objective = Objective(target)
-    zero, noise = without_learning(objective, schedule, times, second_moment=0.25)
+    zero, noise = zero_prediction_loss(objective, schedule, times, second_moment=0.25)
     t = times(schedule, (torch.arange(20_000) + torch.rand(20_000)) / 20_000)
     x0 = torch.randn(20_000, 2, 3, 3) / 2
     eps, xi = torch.randn_like(x0), torch.randn_like(x0)
-    seen = objective.of_answer(torch.zeros_like(x0), schedule, x0, t, eps, xi).flatten()
+    seen = objective.of_prediction(torch.zeros_like(x0), schedule, x0, t, eps, xi).flatten()
     assert zero == pytest.approx(seen.mean().item(), abs=5 * seen.std().item() / 20_000**0.5, rel=1e-3)
-    assert (noise > 0) == (target in [TARGETS[name] for name in WITH_NEWS])
+    assert (noise > 0) == (target in [TARGETS[name] for name in WITH_LABEL_NOISE])

@@ -85,14 +85,14 @@ def test_variance_is_preserved(name: str) -> None:
 
 @every_schedule
 @pytest.mark.parametrize("t", [-1e-6, 1.001, 1000.0])
-def test_times_off_the_unit_interval_are_refused(schedule: Schedule, t: float) -> None:
+def test_times_off_the_unit_interval_raise(schedule: Schedule, t: float) -> None:
     with pytest.raises(ValueError, match=r"lives on \[0, 1\]"):
         schedule.alpha(per_image([0.5, t]))
 
 
 @every_chain
 @pytest.mark.parametrize("t", [1e-9, 0.0004, 0.000999])
-def test_times_before_the_chains_first_step_are_refused(schedule: Schedule, t: float) -> None:
+def test_times_before_the_chains_first_step_raise(schedule: Schedule, t: float) -> None:
     for level in (schedule.alpha, schedule.sigma, schedule.log_snr):
         with pytest.raises(ValueError, match="before the chain's first step"):
             level(per_image([0.5, t]))
@@ -235,15 +235,15 @@ def test_the_shortest_chains_work(chain: type[LinearBeta] | type[Cosine], steps:
         lambda: Cosine(offset=0.0),
     ],
 )
-def test_an_impossible_chain_is_refused_with_the_way_out(make: "type[LinearBeta]") -> None:
+def test_an_impossible_chain_raises_and_suggests_a_valid_one(make: "type[LinearBeta]") -> None:
     with pytest.raises(ValueError, match=r"needs .* for example the defaults"):
         make()
 
 
 @pytest.mark.parametrize("name", PATHS)
-def test_continuous_schedules_stay_off_both_ends_unless_told_otherwise(name: str) -> None:
+def test_continuous_schedules_stay_off_both_ends_by_default(name: str) -> None:
     assert SCHEDULES[name].time_range == (1e-3, 1 - 1e-3)
 
 
-def test_chains_use_every_step_unless_told_otherwise() -> None:
+def test_chains_use_every_step_by_default() -> None:
     assert LinearBeta(50).time_range == (1 / 50, 1.0)

@@ -8,7 +8,7 @@ from catalogue import (
     PAIRS,
     SCHEDULES,
     TARGETS,
-    WITH_NEWS,
+    WITH_LABEL_NOISE,
     every_path,
     every_schedule,
     every_target_and_schedule,
@@ -85,8 +85,8 @@ EDM_SKIP, EDM_OUT = 0.25 / (0.25 + 0.5625), 0.75 * 0.5 / math.sqrt(0.8125)
     ],
     ids=repr,
 )
-def test_each_target_is_what_its_paper_says(target: Target, a: float, b: float, c: float) -> None:
-    """The tests below hold for any coefficients. This one says which."""
+def test_each_target_is_that_of_its_paper(target: Target, a: float, b: float, c: float) -> None:
+    """The tests below hold for any coefficients. This one pins which."""
     ours = target.coefficients(TWO_STEPS, per_image([1.0]))
     assert [part.item() for part in ours] == pytest.approx([a, b, c], rel=1e-12)
 
@@ -117,7 +117,7 @@ def test_flow_on_the_straight_line_is_noise_minus_image() -> None:
     assert [part.item() for part in Flow().coefficients(Rectified(), per_image([0.3]))] == [-1, 1, 0]
 
 
-def test_flow_on_a_chain_is_refused_and_v_offered() -> None:
+def test_flow_on_a_chain_raises_and_suggests_v() -> None:
     with pytest.raises(ValueError, match="target=v"):
         Flow().coefficients(LinearBeta(), per_image([0.5]))
 
@@ -125,7 +125,7 @@ def test_flow_on_a_chain_is_refused_and_v_offered() -> None:
 @pytest.mark.parametrize("chain", [LinearBeta(20, 0.01, 0.3), Cosine(20)], ids=repr)
 @pytest.mark.parametrize("k", [2, 7, 19])
 def test_targets_are_what_happens_on_the_chain_itself(chain: Chain, k: int) -> None:
-    """Walk x0 -> x_s -> x_t with fresh noise, then regress on (x0, eps) what each target is said to be."""
+    """Walk x0 -> x_s -> x_t with new noise, then regress each target by its definition on (x0, eps)."""
     count = 200_000
     abar = float((1 - chain.betas()[: k - 1]).prod())
     beta = float(chain.betas()[k - 1])
@@ -146,8 +146,8 @@ def test_targets_are_what_happens_on_the_chain_itself(chain: Chain, k: int) -> N
         assert left.std().item() == pytest.approx(c, abs=slack), target
 
 
-def test_the_first_step_is_free_of_news() -> None:
-    for name in WITH_NEWS:
+def test_the_first_step_has_no_label_noise() -> None:
+    for name in WITH_LABEL_NOISE:
         _, b, c = TARGETS[name].coefficients(LinearBeta(), per_image([0.001]))
         assert c.item() == 0
         assert b.item() == pytest.approx({"unit_step_noise": 1, "step_noise": 0.01, "previous_sample": 0}[name])
@@ -159,7 +159,7 @@ def test_solving_recovers_what_was_mixed(schedule: Schedule, target: Target) -> 
     t = times_on(schedule)
     x0, eps, xi = (images(seed, t) for seed in range(3))
     x_t = schedule.noised(t, x0, eps)
-    one, other = (target.solve(schedule, t, x_t, target.draw(schedule, t, x0, eps, news)) for news in (xi, -xi))
+    one, other = (target.solve(schedule, t, x_t, target.draw(schedule, t, x0, eps, noise)) for noise in (xi, -xi))
     slack = 1e-12 * (1 + 1 / target.gain(schedule, t).abs())
     assert (((one.x0 + other.x0) / 2 - x0).abs() < slack * 100).all()
     assert (((one.eps + other.eps) / 2 - eps).abs() < slack * 100).all()
@@ -167,23 +167,23 @@ def test_solving_recovers_what_was_mixed(schedule: Schedule, target: Target) -> 
 
 
 @every_target_and_schedule
-def test_xi_counts_where_there_is_news_and_only_there(schedule: Schedule, target: Target) -> None:
+def test_xi_changes_the_targets_with_label_noise_alone(schedule: Schedule, target: Target) -> None:
     t = times_on(schedule)
     x0, eps, xi = (images(seed, t) for seed in range(3))
     change = target.draw(schedule, t, x0, eps, xi) - target.draw(schedule, t, x0, eps, 0 * xi)
     assert_close(change, target.coefficients(schedule, t).c * xi, rtol=1e-6, atol=1e-12)
-    assert change.any() == (target in [TARGETS[name] for name in WITH_NEWS])
+    assert change.any() == (target in [TARGETS[name] for name in WITH_LABEL_NOISE])
 
 
 @every_target_and_schedule
 def test_an_estimate_agrees_with_itself(schedule: Schedule, target: Target) -> None:
-    """alpha x0 + sigma eps = x_t and score = -eps / sigma, whatever the network says."""
+    """alpha x0 + sigma eps = x_t and score = -eps / sigma, whatever the network predicts."""
     t = times_on(schedule)
     x_t, y = images(0, t), images(1, t)
-    belief = target.solve(schedule, t, x_t, y)
-    scale = 1 + schedule.alpha(t) * belief.x0.abs()
-    assert ((schedule.noised(t, belief.x0, belief.eps) - x_t).abs() < 1e-12 * scale).all()
-    assert_close(belief.score, -belief.eps / schedule.sigma(t), rtol=1e-12, atol=0)
+    estimate = target.solve(schedule, t, x_t, y)
+    scale = 1 + schedule.alpha(t) * estimate.x0.abs()
+    assert ((schedule.noised(t, estimate.x0, estimate.eps) - x_t).abs() < 1e-12 * scale).all()
+    assert_close(estimate.score, -estimate.eps / schedule.sigma(t), rtol=1e-12, atol=0)
 
 
 @every_schedule
@@ -220,10 +220,10 @@ def test_any_time_converts_there_and_back(schedule: Schedule, data: st.DataObjec
     t = per_image([data.draw(st.floats(low, 1 - 1e-4))])
     x0, eps = images(0, t), images(1, t)
     for target in targets_on(schedule).values():
-        belief = target.solve(schedule, t, schedule.noised(t, x0, eps), target.draw(schedule, t, x0, eps, 0 * x0))
+        estimate = target.solve(schedule, t, schedule.noised(t, x0, eps), target.draw(schedule, t, x0, eps, 0 * x0))
         slack = 1e-11 * (1 + 1 / target.gain(schedule, t).abs())
-        assert ((belief.x0 - x0).abs() < slack).all(), target
-        assert ((belief.eps - eps).abs() < slack).all(), target
+        assert ((estimate.x0 - x0).abs() < slack).all(), target
+        assert ((estimate.eps - eps).abs() < slack).all(), target
 
 
 @pytest.mark.parametrize("steps", [3, 10, 50, 100, 333, 1000])
@@ -248,26 +248,26 @@ def test_images_keep_their_dtype(schedule: Schedule, target: Target) -> None:
     for dtype in (torch.float32, torch.bfloat16):
         x_t, y = images(0, t).to(dtype), images(1, t).to(dtype)
         assert target.draw(schedule, t, x_t, y, y).dtype == dtype
-        belief, exact = (target.solve(schedule, t, *pair) for pair in ((x_t, y), (x_t.double(), y.double())))
+        estimate, exact = (target.solve(schedule, t, *pair) for pair in ((x_t, y), (x_t.double(), y.double())))
         a, b, _ = target.coefficients(schedule, t)
         gain = target.gain(schedule, t).abs()
         size = 2 * torch.finfo(dtype).eps * (x_t.abs().amax() + y.abs().amax())
-        assert [part.dtype for part in belief] == [dtype] * 3
-        assert ((belief.x0 - exact.x0).abs() <= size * (b.abs() + schedule.sigma(t)) / gain).all()
-        assert ((belief.eps - exact.eps).abs() <= size * (a.abs() + schedule.alpha(t)) / gain).all()
+        assert [part.dtype for part in estimate] == [dtype] * 3
+        assert ((estimate.x0 - exact.x0).abs() <= size * (b.abs() + schedule.sigma(t)) / gain).all()
+        assert ((estimate.eps - exact.eps).abs() <= size * (a.abs() + schedule.alpha(t)) / gain).all()
 
 
 @pytest.mark.parametrize("target", [V(), Flow(), X0(), Edm(), PosteriorMean(), ScaledNoise(), Score()], ids=repr)
 def test_at_the_very_end_targets_that_know_the_image_still_do(target: Target) -> None:
-    """alpha = 0 at t = 1 of the straight line: those with an a can be converted, the others say nothing."""
+    """alpha = 0 at t = 1 of the straight line: those with an a can be converted, the others cannot."""
     t = per_image([1.0])
     x0, eps = images(0, t), images(1, t)
-    belief = target.solve(Rectified(), t, eps, target.draw(Rectified(), t, x0, eps, 0 * x0))
+    estimate = target.solve(Rectified(), t, eps, target.draw(Rectified(), t, x0, eps, 0 * x0))
     if isinstance(target, ScaledNoise | Score):
         assert target.gain(Rectified(), t).item() == 0
-        assert not belief.x0.isfinite().any()
+        assert not estimate.x0.isfinite().any()
     else:
-        assert_close((belief.x0, belief.eps), (x0, eps))
+        assert_close((estimate.x0, estimate.eps), (x0, eps))
 
 
 class Sum(Target):
@@ -284,8 +284,8 @@ def test_a_target_of_ones_own_needs_only_its_coefficients() -> None:
     y = Sum().draw(Rectified(), t, x0, eps, xi)
     assert_close(y, 2 * x0 + 3 * eps + 0.5 * xi)
     assert_close(Sum().gain(Rectified(), t), per_image([3 * 0.75 - 2 * 0.25, 3 * 0.5 - 2 * 0.5]))
-    belief = Sum().solve(Rectified(), t, Rectified().noised(t, x0, eps), 2 * x0 + 3 * eps)
-    assert_close((belief.x0, belief.eps), (x0, eps))
-    loss = Objective(Sum(), X0()).of_answer(eps, Rectified(), x0, t, eps, xi)
+    estimate = Sum().solve(Rectified(), t, Rectified().noised(t, x0, eps), 2 * x0 + 3 * eps)
+    assert_close((estimate.x0, estimate.eps), (x0, eps))
+    loss = Objective(Sum(), X0()).of_prediction(eps, Rectified(), x0, t, eps, xi)
     error = (eps - y) * t / Sum().gain(Rectified(), t)
     assert_close(loss, error.square().mean((1, 2, 3), keepdim=True))

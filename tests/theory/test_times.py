@@ -139,20 +139,20 @@ def test_later_quantiles_are_later_times(schedule: Schedule, density: type[Times
         (math.nan, 1.0),
     ],
 )
-def test_an_empty_or_impossible_range_on_a_chain_is_refused(t_min: float, t_max: float | None) -> None:
+def test_an_empty_or_impossible_range_on_a_chain_raises(t_min: float, t_max: float | None) -> None:
     with pytest.raises(ValueError, match=rf"times.t_min={t_min:g}.*own range 0.001 to 1"):
         Uniform(t_min, t_max)(LinearBeta(), U)
 
 
 @pytest.mark.parametrize(("t_min", "t_max"), [(-0.1, None), (0.9, 0.1), (0.1, 1.01), (0.3, 0.3)])
-def test_an_empty_or_impossible_range_on_a_path_is_refused(t_min: float, t_max: float | None) -> None:
+def test_an_empty_or_impossible_range_on_a_path_raises(t_min: float, t_max: float | None) -> None:
     with pytest.raises(ValueError, match=rf"times.t_min={t_min:g}.*own range 0.001 to 0.999"):
         Uniform(t_min, t_max).range(Rectified())
 
 
 @every_path
 @every_density
-def test_the_whole_unit_interval_may_be_asked_for(schedule: Schedule, density: type[Times]) -> None:
+def test_the_whole_unit_interval_is_allowed(schedule: Schedule, density: type[Times]) -> None:
     t = density(0.0, 1.0)(schedule, torch.tensor([0.0, 0.5]))
     assert ((t >= 0) & (t <= 1)).all()
     assert density(0.0, 1.0).range(schedule) == (0.0, 1.0)

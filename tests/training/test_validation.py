@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from catalogue import SCHEDULES, TARGETS, WITH_NEWS
+from catalogue import SCHEDULES, TARGETS, WITH_LABEL_NOISE
 from exact import Exact
 
 from diffexp.data import MixtureData
@@ -65,7 +65,7 @@ def test_the_loss_of_silence_is_the_zero_loss(target: str) -> None:
     assert found["val/loss"] == found["val/zero_loss"] == held(target).zero_loss
 
 
-@pytest.mark.parametrize("target", WITH_NEWS)
+@pytest.mark.parametrize("target", WITH_LABEL_NOISE)
 def test_news_is_in_the_loss_and_not_in_the_belief(target: str) -> None:
     bench = held(target)
     found = bench.measure(Exact(SCHEDULE, TARGETS[target], 0.0, VARIANCE))
