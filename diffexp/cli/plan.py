@@ -9,14 +9,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffexp.runs.states import STATES, TO_TRAIN
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-#: What the command would meet, in the order of the table.
-STATES = ("new", "resumable", "done", "diverged", "failed", "running", "unreadable")
-
-#: Those that the command would train, or resume.
-TO_DO = ("new", "resumable", "failed")
 
 #: What decides how much work a step is. The target and the loss do not: the network costs more than all else.
 _WORK = ("network", "data", "compute", "optimizer._target_", "training.batch_size", "trainer.max_steps")
@@ -57,7 +53,7 @@ class Job:
 
     Attributes:
         path: Its directory.
-        state: One of `STATES`.
+        state: One of `diffexp.runs.states.STATES`.
         images_seen: Images that it need not see again.
         cost: Of its configuration.
     """
@@ -70,7 +66,7 @@ class Job:
     @property
     def steps_left(self) -> float:
         """0 if the command would not train it."""
-        return (self.cost.images_per_run - self.images_seen) / self.cost.batch_size if self.state in TO_DO else 0.0
+        return (self.cost.images_per_run - self.images_seen) / self.cost.batch_size if self.state in TO_TRAIN else 0.0
 
     @property
     def seconds_left(self) -> float:
@@ -88,12 +84,12 @@ class Plan:
     def states(self) -> dict[str, int]:
         """How many runs are in each state."""
         counts = Counter(job.state for job in self.jobs)
-        return {state: counts[state] for state in STATES if counts[state]}
+        return {state: counts[state] for state in reversed(STATES) if counts[state]}
 
     def total(self) -> dict[str, int | float]:
         """Of what is left to do; seconds of training, as if one run followed another."""
         return {
-            "runs": sum(job.state in TO_DO for job in self.jobs),
+            "runs": sum(job.state in TO_TRAIN for job in self.jobs),
             "images": sum(job.steps_left * job.cost.batch_size for job in self.jobs),
             "flops": sum(job.steps_left * job.cost.flops_per_step for job in self.jobs),
             "seconds": sum(job.seconds_left for job in self.jobs),
@@ -171,7 +167,7 @@ def _state(path: Path, images: int) -> tuple[str, float]:
 
     run = Run.at(path)
     if run is None or not (path / "run.json").exists():
-        return "new", 0.0
+        return "not started", 0.0
     found, seen = state_of(run, time.time()), images_seen(run) or 0.0
     if found in ("diverged", "running", "unreadable") or (found == "done" and seen >= images):
         return found, min(seen, images)
@@ -180,7 +176,7 @@ def _state(path: Path, images: int) -> tuple[str, float]:
     elif found in ("stopped", "failed"):  # resumes from its last checkpoint
         every = _images_between_checkpoints(run.config)
         seen = seen // every * every
-    return ("failed" if found == "failed" else "resumable"), min(seen, images)
+    return ("not started" if found in ("done", "starting") else found), min(seen, images)
 
 
 def _images_between_checkpoints(config: Mapping[str, Any]) -> float:
@@ -243,9 +239,9 @@ def _job_lines(plan: Plan) -> Iterator[str]:
     from diffexp.report.states import percent
 
     yield f"{counted(len(plan.jobs), 'run')}: " + ", ".join(f"{n} {state}" for state, n in plan.states().items())
-    begun = [job for job in plan.jobs if job.state not in ("new", "done", "diverged")]
+    begun = [job for job in plan.jobs if job.state not in ("not started", "done", "diverged") or job.images_seen]
     for job in begun[:_MOST]:
-        yield f"  {job.state:<10} {percent(job.images_seen / job.cost.images_per_run):>5}  {on_one_line(job.path)}"
+        yield f"  {job.state:<12} {percent(job.images_seen / job.cost.images_per_run):>5}  {on_one_line(job.path)}"
     if len(begun) > _MOST:
         yield f"  and {len(begun) - _MOST} more"
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import IConfigRepository
@@ -21,6 +22,7 @@ from diffexp.cli.schema import typed
 from diffexp.errors import UserError
 from diffexp.io.progress import progress
 
+T = TypeVar("T")
 Check = Callable[[DictConfig], object]
 Compose = Callable[[list[str]], DictConfig]
 Before = Callable[[Sequence[str]], object]
@@ -135,18 +137,23 @@ def check_jobs(jobs: Sequence[list[str]], compose: Compose, checks: Sequence[Che
     composed: list[DictConfig] = []
     wrong: dict[str, list[str]] = {}
     names = distinct(jobs)
-    for name, overrides in zip(names, progress(jobs, len(jobs), "composing the jobs"), strict=True):
+    for name, overrides in zip(names, _progress(jobs, "composing the jobs"), strict=True):
         try:
             composed.append(compose(overrides))
         except COMPOSITION_ERRORS as error:
             raise_in_full(error)
             wrong.setdefault(composition_message(error, overrides, compose), []).append(name)
     for check in (_require_all, *checks):
-        for number, job in enumerate(progress([] if wrong else composed, len(jobs), "checking the jobs")):
+        for number, job in enumerate(_progress([] if wrong else composed, "checking the jobs")):
             if message := _check_job(job, number, check):
                 wrong.setdefault(message, []).append(names[number])
         if wrong:
             raise UserError("\n".join(_lines(wrong, len(jobs))))
+
+
+def _progress(jobs: Sequence[T], label: str) -> Iterable[T]:
+    """Shown for a sweep alone: a single run is no job of anything."""
+    return progress(jobs, len(jobs), label) if len(jobs) > 1 else jobs
 
 
 def _require_all(job: DictConfig) -> None:

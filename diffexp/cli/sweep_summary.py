@@ -12,13 +12,8 @@ from diffexp.cli.identity import run_directory
 from diffexp.cli.sweep import distinct
 from diffexp.runs.directory import RunDirectory
 from diffexp.runs.state import state_of
+from diffexp.runs.states import NEED_ATTENTION, STATES, TO_TRAIN, trouble
 from diffexp.runs.study import Run
-
-_ORDER = ("done", "running", "diverged", "interrupted", "not started", "died", "unreadable", "failed")
-_BAD = ("failed", "died", "unreadable")
-
-#: The states of `diffexp.runs.state.STATES` that have another name for the command that trains them.
-_WORDS = {"starting": "not started", "stopped": "died"}
 
 
 class SweepSummary:
@@ -46,7 +41,7 @@ class SweepSummary:
     @property
     def failed(self) -> bool:
         """Whether any run needs somebody's attention."""
-        return any(_state(directory, images) in _BAD for directory, images in self._runs)
+        return any(_state(directory, images) in NEED_ATTENTION for directory, images in self._runs)
 
     def print(self) -> None:
         """Print a table of a sweep: every run with its state, the failed ones last and with what repeats them."""
@@ -54,25 +49,24 @@ class SweepSummary:
             return
         once = {directory.path: (directory, images) for directory, images in self._runs}  # two jobs may be one run
         states = [(_state(directory, images), directory) for directory, images in once.values()]
-        states.sort(key=lambda each: _ORDER.index(each[0]))
+        states.sort(key=lambda each: STATES.index(each[0]), reverse=True)
+        width = max(len(state) for state in STATES) + 1
         for state, directory in states:
-            print(f"{state:<12} {directory.path}")
-            if state == "unreadable":
-                print(f"{'':<12}   not a diffexp run.json: move it away, and the same command starts the run over")
-            elif state in _BAD:
-                record = directory.record
-                print(f"{'':<12}   {record.get('error') or 'its process was killed'}")
-                print(f"{'':<12}   again: {record.get('command')}")
+            print(f"{state:<{width}} {directory.path}")
+            record = directory.record
+            if reason := trouble(state, record.get("error")):
+                print(f"{'':<{width}}   {reason}")
+                if state != "unreadable":
+                    print(f"{'':<{width}}   again: {record.get('command')}")
         counts = Counter(state for state, _ in states)
-        left = sum(counts[state] for state in ("interrupted", "not started", "died", "failed"))
-        advice = "; the same command again continues with the rest" if left else ""
-        print(", ".join(f"{counts[state]} {state}" for state in _ORDER if counts[state]) + advice)
+        advice = "; the same command again continues with the rest" if any(counts[state] for state in TO_TRAIN) else ""
+        print(", ".join(f"{counts[state]} {state}" for state in reversed(STATES) if counts[state]) + advice)
         sys.stdout.flush()
 
 
 def _state(directory: RunDirectory, images: int) -> str:
     run = Run.at(directory.path)
     state = state_of(run, time.time()) if run else "starting"
-    if run and state == "done" and run.record.get("images_seen", 0) < images:
-        return "not started"  # this command would extend it
-    return _WORDS.get(state, state)
+    if state == "starting" or (run and state == "done" and run.record.get("images_seen", 0) < images):
+        return "not started"  # this command would train it
+    return state

@@ -35,16 +35,9 @@ def main(argv: Sequence[str]) -> int:
         from diffexp.cli import worker
 
         return worker.main(argv, world)
+    global _summary, _group
     summary, group, code = SweepSummary(), Group(world), 1
-
-    def task(cfg: DictConfig) -> None:
-        sweep = summary.known and HydraConfig.get().mode is RunMode.MULTIRUN
-        try:
-            train(cfg, group, summary.name(HydraConfig.get().job.num) if sweep else None)
-        except AlreadyReported:
-            if not summary.known:  # a sweeper that finds its jobs as it goes has to hear of it
-                raise
-
+    _summary, _group = summary, group
     try:
         code = run_hydra_app(
             task, "train", argv, check, OneRunTwice(), prepare, lambda cfg: summary.add(cfg, chosen_files())
@@ -52,7 +45,25 @@ def main(argv: Sequence[str]) -> int:
     finally:
         summary.print()
         group.end(code)
+        _summary, _group = None, None
     return code or int(summary.failed)
+
+
+#: Of the command that runs in this process. A launcher that starts the task in another process has neither there.
+_summary: SweepSummary | None = None
+_group: Group | None = None
+
+
+def task(cfg: DictConfig) -> None:
+    """One job, for Hydra: a function of a module, which any launcher can hand to another process."""
+    known = _summary is not None and _summary.known
+    sweep = known and HydraConfig.get().mode is RunMode.MULTIRUN
+    try:
+        name = _summary.name(HydraConfig.get().job.num) if _summary and sweep else None
+        train(cfg, _group or Group(World.from_environ()), name)
+    except AlreadyReported:
+        if not known:  # a sweeper that chooses its jobs as it goes needs the error
+            raise
 
 
 def finished(cfg: DictConfig) -> str | None:

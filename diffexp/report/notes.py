@@ -7,6 +7,7 @@ from diffexp.report.metrics import Metric
 from diffexp.report.rows import RATE, Row, followers, settings
 from diffexp.report.summary import Summary
 from diffexp.runs.metric_keys import CURRENCIES
+from diffexp.runs.states import trouble
 from diffexp.runs.study import Run
 
 POOR_SAMPLES = 5.0
@@ -133,9 +134,9 @@ def _row_failures(summary: Summary, row: Row) -> Iterator[str]:
         kept = "its means are over the others" if row.done else "it has no means"
         yield f"{row.label} diverged in {diverged} of {counted(total, 'run')} (the loss stopped being finite); {kept}."
     if failed:
-        errors = [run.text("error") for run in row.runs if run.status == "failed" and run.text("error")]
-        why = f": {errors[0][:300].rstrip('.')}" if errors else ""
-        yield f"{row.label} failed in {failed} of {counted(total, 'run')}{why}."
+        first = next(run for run, state in zip(row.runs, row.states, strict=True) if state == "failed")
+        reason = (trouble("failed", first.text("error")) or "")[:300].rstrip(".")
+        yield f"{row.label} failed in {failed} of {counted(total, 'run')}: {reason}."
     loss, zero = summary.cell(row, "val/loss").value, summary.cell(row, "val/zero_loss").value
     if loss and zero and loss.mean >= zero.mean:
         yield (

@@ -59,7 +59,7 @@ class Row:
     Attributes:
         name: Their common directory.
         runs: Ordered by seed.
-        states: What each of them was when they were read, one of `diffexp.runs.state.STATES`.
+        states: What each of them was when they were read, one of `diffexp.runs.states.STATES`.
         choices: All choices by name, and the configuration keys that vary across the study.
         keys: Those of `choices` that vary, which make the label.
     """

@@ -11,10 +11,12 @@ from rich.text import Text
 from diffexp.io.progress import clock
 from diffexp.io.redact import on_one_line
 from diffexp.report.format import age, counted, number, percent
-from diffexp.runs.state import STATES, RunState
+from diffexp.runs.state import RunState
+from diffexp.runs.states import STATES, trouble
 
 _STYLES = {"failed": "bold red", "unreadable": "bold red", "stopped": "yellow", "interrupted": "yellow",
-           "running": "green", "starting": "green", "diverged": "magenta", "done": "dim"}  # fmt: skip
+           "running": "green", "starting": "green", "not started": "dim",
+           "diverged": "magenta", "done": "dim"}  # fmt: skip
 _HEADINGS = ("state", "part", "loss", "eps_error", "images/s", "ETA", "silent", "device", "run")
 _NUMBERS = {"part", "loss", "eps_error", "images/s", "ETA", "silent"}
 
@@ -86,8 +88,8 @@ def _table(runs: Sequence[RunState]) -> Iterator[Text]:
     yield Text(_padded(_HEADINGS, widths), style="dim")
     for run, cells in zip(runs, rows, strict=True):
         yield Text(_padded(cells, widths), style=_STYLES[run.state])
-        if run.state == "failed":
-            yield Text(f"    {on_one_line(run.error or 'no reason was recorded; see traceback.txt')}", style="red")
+        if run.state == "failed" and (reason := trouble(run.state, run.error)):
+            yield Text(f"    {on_one_line(reason)}", style="red")
             if run.command:
                 yield Text(f"    again: {on_one_line(run.command)}")
 

@@ -16,11 +16,8 @@ from pathlib import Path
 from diffexp.io.files import is_locked
 from diffexp.io.jsonio import finite, parse_json
 from diffexp.runs.metric_keys import is_band
+from diffexp.runs.states import STATES
 from diffexp.runs.study import Run, read_study
-
-#: What a run can be, in the order of how much it asks for attention. "stopped": it says that it is running, and nobody
-#: holds its lock; like "interrupted" it goes on from its last checkpoint when its command is typed again.
-STATES = ("failed", "unreadable", "stopped", "interrupted", "running", "starting", "diverged", "done")
 
 #: Seconds after which another machine's run that has given no sign of life counts as stopped.
 SILENCE = 60.0
@@ -35,7 +32,7 @@ class RunState:
 
     Attributes:
         run: `<readable choices>-<hash>/seed=<N>`, its place in the study.
-        state: One of `STATES`.
+        state: One of `states.STATES`.
         images_seen: Images trained on.
         max_images: Images to be trained on.
         images_per_second: Lately, validation not counted.
@@ -102,7 +99,7 @@ def run_state(run: Run, now: float) -> RunState:
 
 
 def state_of(run: Run, now: float) -> str:
-    """One of `STATES` at the time `now`."""
+    """One of `states.STATES` at the time `now`."""
     if run.status != "running" or _locked(run):
         return run.status
     elsewhere = run.text("host") not in ("", platform.node())
@@ -159,8 +156,8 @@ def images_seen(run: Run) -> float | None:
 
 
 def _images_seen(run: Run, lines: Sequence[Mapping[str, object]]) -> float | None:
-    told = [run.number("images_seen"), finite(lines[-1]["images_seen"]) if lines else None]
-    return max((number for number in told if number is not None), default=None)
+    seen = [run.number("images_seen"), finite(lines[-1]["images_seen"]) if lines else None]
+    return max((number for number in seen if number is not None), default=None)
 
 
 def _last_lines(run: Run) -> list[dict[str, object]]:

@@ -10,8 +10,7 @@ from typing import Any, cast
 
 from diffexp.errors import UserError
 from diffexp.io.jsonio import finite, parse_json, read_json, read_yaml
-
-STATUSES = ("running", "done", "failed", "diverged", "interrupted")
+from diffexp.runs.states import STATUSES
 
 #: Larger than any run of ours writes.
 LARGEST_METRICS = 512 * 2**20

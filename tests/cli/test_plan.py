@@ -133,20 +133,20 @@ def test_every_state_is_reported_and_only_what_is_left_is_counted(
     with try_locked(record(3).parent):
         found = planned(capsys, *sweep)
     assert [(run["state"], run["progress"]) for run in found["runs"]] == [
-        ("done", 1.0), ("diverged", 0.5), ("failed", 0.5), ("running", 0.5), ("resumable", 0.0), ("new", 0.0),
+        ("done", 1.0), ("diverged", 0.5), ("failed", 0.5), ("running", 0.5), ("interrupted", 0.0), ("not started", 0.0),
     ]  # fmt: skip
-    assert found["states"] == dict.fromkeys(("new", "resumable", "done", "diverged", "failed", "running"), 1)
+    assert found["states"] == dict.fromkeys(("not started", "interrupted", "done", "diverged", "failed", "running"), 1)
     assert [run["seconds"] > 0 for run in found["runs"]] == [False, False, True, False, True, True]
     total = found["total"]
     assert (total["runs"], total["images"]) == (3, 32 + 64 + 64)
     assert total["seconds"] == pytest.approx(sum(run["seconds"] for run in found["runs"]))
     again = planned(capsys, *sweep)  # the lock is free: stopped
-    assert (again["runs"][3]["state"], again["runs"][3]["progress"]) == ("resumable", 0.5)
+    assert (again["runs"][3]["state"], again["runs"][3]["progress"]) == ("stopped", 0.5)
     longer = planned(capsys, "seed=0", "trainer.max_steps=8")
-    assert (longer["runs"][0]["state"], longer["runs"][0]["progress"]) == ("resumable", 0.5)
+    assert (longer["runs"][0]["state"], longer["runs"][0]["progress"]) == ("not started", 0.5)
     output = table(capsys, *sweep)
-    assert output.startswith("6 runs: 1 new, 2 resumable, 1 done, 1 diverged, 1 failed\n")
-    for state, progress, seed in (("failed", 50, 2), ("resumable", 50, 3), ("resumable", 0, 4)):
+    assert output.startswith("6 runs: 1 done, 1 diverged, 1 not started, 1 interrupted, 1 stopped, 1 failed\n")
+    for state, progress, seed in (("failed", 50, 2), ("stopped", 50, 3), ("interrupted", 0, 4)):
         assert re.search(rf"^  {state} +{progress} %  runs/s/epsilon-.*/seed={seed}$", output, re.MULTILINE)
 
 

@@ -411,9 +411,9 @@ def test_a_killed_job_of_a_sweep_is_told_and_the_same_command_finishes_it(tmp_pa
         out, _ = running.communicate(timeout=180)
     assert running.returncode == 1
     assert "#1 KILLED (signal 9)" in out
-    assert f"died         {victim.parent}\n" in out
+    assert f"stopped      {victim.parent}\n" in out
     assert "its process was killed" in out
-    assert out.splitlines()[-1] == "1 done, 1 died; the same command again continues with the rest"
+    assert out.splitlines()[-1] == "1 done, 1 stopped; the same command again continues with the rest"
     with process(tmp_path, *sweep) as running:
         out, err = running.communicate(timeout=180)
     assert running.returncode == 0, err
