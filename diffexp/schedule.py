@@ -2,12 +2,12 @@
 
     x_t = alpha(t) x0 + sigma(t) eps,    eps ~ N(0, I),    t in [0, 1], 0 = clean
 
-`alpha` and `sigma` are amplitudes; DDPM's alpha_bar is alpha^2. Everything is computed in float64 from quantities that do
-not cancel, and returned in the dtype of t. The textbook values hold on all of [0, 1], so that log-SNR may be infinite at
-an end; `times` decides which times are *used*.
+`alpha` and `sigma` are amplitudes; DDPM's alpha_bar is alpha^2. Everything is computed in float64 from quantities
+that do not cancel, and returned in the dtype of t. The textbook values hold on all of [0, 1], so that log-SNR may be
+infinite at an end; `times` decides which times are *used*.
 
-A chain is a schedule that exists at t = k / T alone, k = 0..T. On any schedule `step` gives the last of T steps before t,
-which the step targets and the variational bound are made of.
+A chain is a schedule that exists at t = k / T alone, k = 0..T. On any schedule `step` gives the last of T steps
+before t, which the step targets and the variational bound are made of.
 """
 
 import math

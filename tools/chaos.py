@@ -170,7 +170,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rng = random.Random(options.seed)
-    importlib.import_module("diffexp.cli.fit")  # all that is heavy, once
+    importlib.import_module("diffexp.training.train")  # all that is heavy, once
 
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     began = time.monotonic()

@@ -18,7 +18,7 @@ _diffexp_completion() {
     (( ${#before[@]} )) && last=${before[-1]}
     case ${words[1]} in
         explain | check | plan | train | sample | evaluate) _diffexp_hydra "$1" "${words[1]}" ;;
-        report) _diffexp_study "--root --baseline --select --format --output --help" ;;
+        report) _diffexp_study "--root --baseline --select --higher --lower --figure --format --output --help" ;;
         status) _diffexp_study "--root --all --json --watch --interval --help" ;;
         completion) COMPREPLY=($(compgen -W "bash" -- "$word")) ;;
     esac
@@ -97,7 +97,7 @@ _diffexp_study() {
         --root) _diffexp_paths -d "$word"; return ;;
         --output) _diffexp_paths -f "$word"; return ;;
         --format) COMPREPLY=($(compgen -W "table html csv markdown json" -- "$word")); return ;;
-        --baseline | --select | --interval) return ;;
+        --baseline | --select | --higher | --lower | --interval) return ;;
     esac
     compopt +o nospace 2> /dev/null
     if [[ $word == -* ]]; then

@@ -60,7 +60,7 @@ def run_on_trained(
         if not any(word.startswith("-") and word not in _SWEEP for word in words):  # --help or --cfg show all the same
             print(printable(f"diffexp {name}: error: {error}"), file=sys.stderr)
             return 2
-    with _stored(groups, keys) as store:
+    with _stored(groups, keys, words) as store:
         return run_hydra_app(task, name, paths_quoted(words), lambda cfg: find_run(cfg.run), *checks, before=store)
 
 
@@ -181,13 +181,21 @@ def require_one_output(cfg: DictConfig) -> None:
 
 
 @contextmanager
-def _stored(groups: Sequence[str], keys: Sequence[str]) -> Generator[Callable[[Sequence[str]], None], None, None]:
-    """Gives what puts a job's run where Hydra finds it: its nodes as `<group>/own`, and `own` for the top level."""
+def _stored(
+    groups: Sequence[str], keys: Sequence[str], words: Sequence[str]
+) -> Generator[Callable[[Sequence[str]], None], None, None]:
+    """Gives what puts a job's run where Hydra finds it: its nodes as `<group>/own`, and `own` for the top level.
+
+    Args:
+        groups: See `run_on_trained`.
+        keys: Likewise.
+        words: The command's arguments, which name the run where a job does not: completion asks without it.
+    """
     store = ConfigStore.instance()
 
     def put(overrides: Sequence[str]) -> None:
         try:
-            typed = _setting(overrides, "run")
+            typed = _setting(overrides, "run") or _setting(words, "run")
             run = find_run(_runs_typed(typed)[0]) if typed else None
         except (FileNotFoundError, ValueError):
             run = None  # the job's check reports it

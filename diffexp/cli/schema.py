@@ -77,7 +77,7 @@ class Likelihood:
 @dataclass
 class Settings:
     root: str = MISSING
-    study: str = MISSING
+    study: str | None = MISSING  # null where `run=` may name runs instead
     seed: int = MISSING
     cache: str | None = MISSING
     fail_fast: bool = MISSING
@@ -90,6 +90,7 @@ class Settings:
     trainer: dict[str, Any] = MISSING  # Lightning's, which judges its own
     likelihood: Likelihood = field(default_factory=Likelihood)
     weights: str = MISSING
+    again: bool = MISSING
 
 
 def typed(cfg: DictConfig) -> DictConfig:
@@ -143,6 +144,8 @@ def validate_settings(cfg: DictConfig) -> None:
         for key, (fine, must) in _RANGES.items()
         if key in settings and not fine(settings[key])
     ]
+    if "seed" in settings and settings["study"] is None:
+        wrong.append("study=null: must be text.")
     for key, why in _NOT_OURS.items():
         if (value := OmegaConf.select(cfg, key)) is not None:
             wrong.append(f"{key}={value}: {why}")
@@ -219,6 +222,9 @@ _RANGES: Mapping[str, Range] = {
     "sampling.grid": _at_least(1),
     "sampling.every": _at_least(1, None),
     "checkpoint.every_n_steps": _at_least(1),
+    "compute.precision": _one_of("auto", "32", "bf16"),
+    "compute.channels_last": (lambda value: value in ("auto", True, False), "auto, true or false"),
+    "compute.compile": (lambda value: value in ("auto", True, False), "auto, true or false"),
     "weights": _one_of("last", "best"),
     "likelihood.count": _at_least(0),
     "likelihood.steps": _at_least(2, None),

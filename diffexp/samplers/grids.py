@@ -125,10 +125,10 @@ def require_rates(method: str, schedule: Schedule) -> None:
     path in t leads to the image.
 
     Raises:
-        ValueError: The schedule is a chain.
+        UserError: The schedule is a chain.
     """
     if schedule.is_chain:
-        raise ValueError(
+        raise UserError(
             f"{method} needs d alpha / dt, which the chain {schedule!r} does not have. Take schedule=linear_beta_cont, "
             "the equation that DDPM's chain discretises; or on the chain sampler=ancestral in place of the reverse "
             "SDE, sampler=ddim or heun in place of the probability flow."

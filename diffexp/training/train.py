@@ -240,7 +240,7 @@ def too_short(directory: RunDirectory, max_steps: int, trained: int) -> str:
 def _require_same_device(job: Job) -> None:
     """A run goes on where it began: other devices draw other numbers, other precisions round otherwise."""
     record, directory = job.directory.record, job.directory
-    if not (record.get("images_seen") or directory.metrics_size()):
+    if "device" not in record or not (record.get("images_seen") or directory.metrics_size()):
         return
     precision = resolve_precision(job.setup.compute.precision, job.device)
     began = "cpu" if record.get("device") == "cpu" else "cuda"

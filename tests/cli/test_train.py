@@ -345,7 +345,7 @@ REFUSED = {
     "study=a/b": ["study=a/b", "root="],
     "network.widths=[8,8]": ["network.attention", "one"],
     "network.groups=3": ["network.groups=3", "ValueError: num_channels (8) must be divisible by num_groups (3)"],
-    f"network._target_={__name__}.TwoAnswers": ["TwoAnswers answered with shape (2, 2, 8, 8)"],
+    f"network._target_={__name__}.TwoAnswers": ["TwoAnswers returned shape (2, 2, 8, 8)"],
     f"network._target_={__name__}.Broken": [
         "Broken raises ZeroDivisionError: integer division or modulo by zero (test_train.py, line "
     ],
