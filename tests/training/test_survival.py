@@ -313,7 +313,7 @@ def test_a_record_that_cannot_be_read_is_told_until_it_is_moved_away(
     sweep = ["-m", "seed=0,1", "trainer.max_steps=8"]
     record = read_study(tmp_path / "s")[0].path / "run.json"
     record.write_text("{bad")
-    assert train(tmp_path, *sweep) == 2
+    assert train(tmp_path, *sweep) == 1
     out = capsys.readouterr().out
     assert f"unreadable   {record.parent}\n" in out
     assert out.splitlines()[-1] == "1 done, 1 unreadable"
