@@ -1,4 +1,4 @@
-"""Imports point down the rooms of the house, in no circle, and only the commands know Hydra and W&B."""
+"""Imports point down the rooms of the house, in no circle, and only the commands know Hydra."""
 
 import ast
 from pathlib import Path
@@ -24,7 +24,7 @@ LAYERS = [
     {"cli"},
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
-ONLY_IN_CLI = {"hydra", "omegaconf", "wandb"}
+ONLY_IN_CLI = {"hydra", "omegaconf"}
 WITHOUT_TORCH = {"errors", "io", "runs", "report"}
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py" and p.name != "__main__.py")
 PLUGINS = sorted((PACKAGE.parent / "hydra_plugins").rglob("*.py"))

@@ -79,15 +79,16 @@ def evaluate(cfg: DictConfig) -> None:
 
 def _without_samples(cfg: DictConfig, run: "Trained") -> dict[str, float]:
     """What depends on neither sampler nor metric, measured once per process."""
-    from diffexp.cli.likelihoods import bits_per_dim
+    from diffexp.likelihood.held_out import Measurement, bits_per_dim
 
     t_start = run.cfg.sampling.t_start
-    asked = [str(Path(cfg.run).resolve()), cfg.weights, run.step, OmegaConf.to_container(cfg.likelihood), t_start]
+    likelihood = cast(dict[str, Any], OmegaConf.to_container(cfg.likelihood))
+    asked = [str(Path(cfg.run).resolve()), cfg.weights, run.step, likelihood, t_start]
     if (key := json.dumps(asked)) not in _measured:
         held = run.parts.held_out()
         found = held.measure(run.denoiser)
         found |= {f"{name}/optimum": value for name, value in held.optimum.items()}
-        _measured[key] = found | bits_per_dim(run, cfg.likelihood)
+        _measured[key] = found | bits_per_dim(run.denoiser, run.parts.data, Measurement(**likelihood, t_start=t_start))
     return dict(_measured[key])
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from diffexp.cli.config import compose_choice, paths_quoted
-from diffexp.cli.identity import chosen_files, git_state
+from diffexp.cli.identity import chosen_files
 from diffexp.errors import UserError
 
 if TYPE_CHECKING:
@@ -127,8 +127,9 @@ def _numbers(found: "Explanation", settings: dict[str, str]) -> str:
     from dataclasses import asdict
 
     from diffexp.io.jsonio import strict_json
+    from diffexp.runs.provenance import git_state
 
-    about: dict[str, Any] = {"command": _command(), "git": git_state(Path(__file__)), "settings": settings}
+    about: dict[str, Any] = {"command": _command(), "git": git_state(), "settings": settings}
     return strict_json(about | asdict(found), indent=1) + "\n"
 
 

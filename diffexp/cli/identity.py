@@ -1,11 +1,8 @@
 """Who a run is: its directory, its configuration, the command that repeats it, the code it ran."""
 
-import platform
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,8 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffexp.runs.config_keys import GROUPS
 from diffexp.runs.directory import RunDirectory, config_hash, samples_hash
-
-_VERSIONS = ("diffexp", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "wandb", "diffusers", "numpy")
+from diffexp.runs.provenance import git_state, versions
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -45,15 +41,10 @@ def identity(cfg: DictConfig, chosen: Mapping[str, str], directory: RunDirectory
         "config_hash": directory.config_hash,
         "samples_hash": samples_hash(plain(cfg)),
         "command": command(),
-        "git": git_state(Path(__file__)),
+        "git": git_state(),
         "versions": versions(),
         "max_images": int(cfg.trainer.max_steps) * int(cfg.training.batch_size),
     }
-
-
-def versions() -> dict[str, str]:
-    """What the numbers were computed with."""
-    return {name: version(name) for name in _VERSIONS} | {"python": platform.python_version()}
 
 
 def command() -> str:
@@ -66,21 +57,3 @@ def command() -> str:
         if value is not None:
             words.insert(0, f"{flag}={value}")
     return f"diffexp train {shlex.join(words)}"
-
-
-def git_state(file: Path) -> str | None:
-    """Commit of the checkout that `file` is a part of, with "+changes" if it was edited since.
-
-    None for an installed package: the repository around its environment is somebody else's.
-    """
-    package = file.resolve().parents[1]
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(package), *words], capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", str(file.resolve()))
-        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffexp.runs.states import STATES, TO_TRAIN
+from diffexp.runs.state_names import STATES, TO_TRAIN
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -53,7 +53,7 @@ class Job:
 
     Attributes:
         path: Its directory.
-        state: One of `diffexp.runs.states.STATES`.
+        state: One of `diffexp.runs.state_names.STATES`.
         images_seen: Images that it need not see again.
         cost: Of its configuration.
     """
@@ -135,9 +135,9 @@ def _cost(cfg: "DictConfig", chosen: Mapping[str, str], work: Mapping[str, Any])
     import torch
 
     from diffexp.cli import build
-    from diffexp.cli.workload import seconds_per_step, step_flops
     from diffexp.report.format import counted
     from diffexp.training.devices import device_name, seeded
+    from diffexp.training.workload import seconds_per_step, step_flops
 
     print(f"timing network={chosen['network']} on data={chosen['data']} ...", file=sys.stderr, flush=True)
     device, seed = build.device(cfg), int(cfg.seed)
@@ -162,7 +162,7 @@ def _cost(cfg: "DictConfig", chosen: Mapping[str, str], work: Mapping[str, Any])
 
 def _state(path: Path, images: int) -> tuple[str, float]:
     """What the command would find there, and how many images need not be seen again."""
-    from diffexp.runs.state import images_seen, state_of
+    from diffexp.runs.run_state import images_seen, state_of
     from diffexp.runs.study import Run
 
     run = Run.at(path)
@@ -236,7 +236,7 @@ def _print(plan: Plan) -> None:
 def _job_lines(plan: Plan) -> Iterator[str]:
     from diffexp.io.redact import on_one_line
     from diffexp.report.format import counted
-    from diffexp.report.states import percent
+    from diffexp.report.status import percent
 
     yield f"{counted(len(plan.jobs), 'run')}: " + ", ".join(f"{n} {state}" for state, n in plan.states().items())
     begun = [job for job in plan.jobs if job.state not in ("not started", "done", "diverged") or job.images_seen]

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from diffexp.cli.chosen import metric_names
-from diffexp.cli.identity import chosen_files, versions
+from diffexp.cli.identity import chosen_files
 from diffexp.cli.run_config import OWN, find_run
 from diffexp.io.jsonio import read_json
 from diffexp.runs.evaluations import (
@@ -22,6 +22,7 @@ from diffexp.runs.evaluations import (
     record_name,
     sampler_settings,
 )
+from diffexp.runs.provenance import versions
 from diffexp.runs.study import Run
 
 _NO_METRIC = "diffexp.metrics.samples.NoMetric"

@@ -20,6 +20,7 @@ from diffexp.errors import UserError, did_you_mean, nearest
 from diffexp.io.redact import secret_in
 from diffexp.runs.directory import flat
 from diffexp.training.setting_types import as_typed, in_words
+from diffexp.training.settings import Compute, Sampling, Training, Validation
 
 
 @dataclass
@@ -28,26 +29,10 @@ class Objective:
     normalize: bool = MISSING
 
 
-@dataclass
-class Training:
-    batch_size: int = MISSING
-    warmup_steps: int = MISSING
-    ema_decay: float = MISSING
-    log_every: int = MISSING
+@dataclass(frozen=True)
+class SamplingSection(Sampling):
+    """With what the samplers of conf/sampler share."""
 
-
-@dataclass
-class Validation:
-    every: int = MISSING
-    count: int = MISSING
-    batch_size: int = MISSING
-    bound: str | None = MISSING
-
-
-@dataclass
-class Sampling:
-    every: int | None = MISSING
-    grid: int = MISSING
     clip: bool | None = MISSING
     t_start: float | None = MISSING
     t_end: float | None = MISSING
@@ -56,13 +41,6 @@ class Sampling:
 @dataclass
 class Checkpoint:
     every_n_steps: int = MISSING
-
-
-@dataclass
-class Compute:
-    precision: str = MISSING
-    channels_last: Any = MISSING
-    compile: Any = MISSING
 
 
 @dataclass
@@ -84,7 +62,7 @@ class Settings:
     objective: Objective = field(default_factory=Objective)
     training: Training = field(default_factory=Training)
     validation: Validation = field(default_factory=Validation)
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: SamplingSection = field(default_factory=SamplingSection)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     compute: Compute = field(default_factory=Compute)
     trainer: dict[str, Any] = MISSING  # Lightning's, which judges its own
@@ -116,6 +94,7 @@ def _schema_of(cfg: DictConfig) -> DictConfig:
     """The part of `Settings` that the configuration has: each command has its own."""
     schema = cast(DictConfig, OmegaConf.structured(Settings))
     OmegaConf.set_struct(schema, False)  # the groups stand beside the settings
+    OmegaConf.set_readonly(schema, False)
     for key, kind in typing.get_type_hints(Settings).items():
         if key not in cfg or OmegaConf.is_interpolation(cfg, key):
             del schema[key]
@@ -126,6 +105,7 @@ def _schema_of(cfg: DictConfig) -> DictConfig:
                 raise UserError(f"{key}={as_typed(there)}: this is a section. Set one of its keys, {key}.KEY=VALUE.")
         if is_dataclass(kind):
             OmegaConf.set_struct(schema[key], False)
+            OmegaConf.set_readonly(schema[key], False)
             for name in typing.get_type_hints(kind).keys() - cfg[key].keys():
                 del schema[key][name]
             OmegaConf.set_struct(schema[key], None)
@@ -144,7 +124,7 @@ def validate_settings(cfg: DictConfig) -> None:
         for key, (fine, must) in _RANGES.items()
         if key in settings and not fine(settings[key])
     ]
-    if "seed" in settings and settings["study"] is None:
+    if "seed" in settings and settings.get("study", "") is None:
         wrong.append("study=null: must be text.")
     for key, why in _NOT_OURS.items():
         if (value := OmegaConf.select(cfg, key)) is not None:

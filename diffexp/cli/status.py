@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from diffexp.errors import UserError
 
 if TYPE_CHECKING:
-    from diffexp.runs.state import RunState
+    from diffexp.runs.run_state import RunState
 
 #: Runs listed without --all; where there are more, those that are done are only counted.
 MOST = 40
@@ -63,7 +63,7 @@ def _seconds(text: str) -> float:
 
 
 def _states(options: argparse.Namespace) -> tuple[str, "list[RunState]"]:
-    from diffexp.runs.state import study_states
+    from diffexp.runs.run_state import study_states
     from diffexp.runs.study import find_study
 
     study = find_study(options.study, options.root)
@@ -74,7 +74,7 @@ def _print(options: argparse.Namespace, study: str, runs: "list[RunState]") -> N
     from rich.console import Console
 
     from diffexp.io.jsonio import strict_json
-    from diffexp.report.states import status_json, status_lines
+    from diffexp.report.status import status_json, status_lines
 
     if options.json:
         text = strict_json(status_json(study, runs), indent=None if options.watch else 2)
@@ -90,7 +90,7 @@ def _watch(options: argparse.Namespace) -> None:
     from rich.live import Live
 
     from diffexp.io.redact import on_one_line
-    from diffexp.report.states import overview, status_lines
+    from diffexp.report.status import overview, status_lines
 
     console = Console(highlight=False)
     if options.json or not console.is_terminal:

@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 from diffexp.cli.identity import run_directory
 from diffexp.cli.sweep import distinct
 from diffexp.runs.directory import RunDirectory
-from diffexp.runs.state import state_of
-from diffexp.runs.states import NEED_ATTENTION, STATES, TO_TRAIN, trouble
+from diffexp.runs.run_state import repeating, state_of
+from diffexp.runs.state_names import NEED_ATTENTION, STATES, TO_TRAIN, trouble
 from diffexp.runs.study import Run
 
 
@@ -56,8 +56,8 @@ class SweepSummary:
             record = directory.record
             if reason := trouble(state, record.get("error")):
                 print(f"{'':<{width}}   {reason}")
-                if state != "unreadable":
-                    print(f"{'':<{width}}   again: {record.get('command')}")
+                if again := repeating(str(record.get("command") or ""), directory.root):
+                    print(f"{'':<{width}}   again: {again}")
         counts = Counter(state for state, _ in states)
         advice = "; the same command again continues with the rest" if any(counts[state] for state in TO_TRAIN) else ""
         print(", ".join(f"{counts[state]} {state}" for state in reversed(STATES) if counts[state]) + advice)

@@ -85,7 +85,7 @@ def _require_longer(cfg: DictConfig, directory: RunDirectory) -> None:
     Raises:
         UserError: It has trained more steps than `trainer.max_steps`.
     """
-    from diffexp.runs.state import images_seen
+    from diffexp.runs.run_state import images_seen
     from diffexp.runs.study import Run
     from diffexp.training.checkpoints import read_checkpoint
     from diffexp.training.train import too_short
@@ -106,14 +106,14 @@ def check(cfg: DictConfig) -> None:
     """
     from diffexp.cli import build
     from diffexp.cli.feasibility import advice
-    from diffexp.cli.loggers import refuse_unusable
     from diffexp.cli.schema import validate_processes, validate_settings, validate_unread
+    from diffexp.training.loggers import require_available
 
     chosen = chosen_files()
     validate_settings(cfg)
     validate_unread(cfg, chosen)
     validate_processes(cfg, World.from_environ().size, HydraConfig.get().mode)
-    refuse_unusable(cfg.logger)
+    require_available(cfg.logger)
     directory = run_directory(cfg, chosen)
     directory.require_same_config(plain(cfg))
     if finished(cfg):
@@ -187,7 +187,8 @@ def train(cfg: DictConfig, group: Group, name: str | None = None) -> None:
 
 
 def _job(cfg: DictConfig, directory: RunDirectory) -> "Job":
-    from diffexp.cli import build, loggers
+    from diffexp.cli import build
+    from diffexp.training import loggers
     from diffexp.training.describe import describe
     from diffexp.training.train import Job
 

@@ -16,13 +16,21 @@ ERRORS = {unit: f"val/belief_{unit}" for unit in CURRENCIES} | {f"excess, {u}": 
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a family of metrics measures."""
+    """What a metric, or a family of metrics, measures.
+
+    Attributes:
+        text: In a phrase.
+        higher_is_better: Its direction.
+        of_samples: Whether it depends on the samples rather than on the held-out (x0, t, eps).
+    """
 
     text: str
     higher_is_better: bool = False
+    of_samples: bool = False
 
 
-#: By family: a currency of the prediction error, "excess", "bits", or the first part of a sample metric's key.
+#: By whole key ("val/mine"), or by family: a currency of the prediction error, "excess", "bits", or the first part of a
+#: sample metric's key.
 MEANINGS = {
     "eps": Meaning(
         "squared error of the eps that the prediction implies, on the same held-out (x0, t, eps) for every run; "
@@ -39,14 +47,24 @@ MEANINGS = {
         "variational bound on held-out images in bits per dimension: of 8-bit values, or of a density on the scale "
         "[-1, 1] where the data is not quantised (then it may be negative)"
     ),
-    "fid": Meaning("Frechet distance on the published Inception features"),
-    "fd": Meaning("Frechet distance between features of samples and of real images"),
-    "kid": Meaning("kernel distance (MMD) on features; the estimate is unbiased, so it can be slightly negative"),
-    "precision": Meaning("share of samples that lie among real images (higher is better)", higher_is_better=True),
-    "recall": Meaning("share of real images that lie among samples (higher is better)", higher_is_better=True),
-    "density": Meaning("how densely real images surround the samples (higher is better)", higher_is_better=True),
-    "coverage": Meaning("share of real images with a sample nearby (higher is better)", higher_is_better=True),
-    "accuracy": Meaning("share classified correctly (higher is better)", higher_is_better=True),
+    "fid": Meaning("Frechet distance on the published Inception features", of_samples=True),
+    "fd": Meaning("Frechet distance between features of samples and of real images", of_samples=True),
+    "kid": Meaning(
+        "kernel distance (MMD) on features; the estimate is unbiased, so it can be slightly negative", of_samples=True
+    ),
+    "precision": Meaning(
+        "share of samples that lie among real images (higher is better)", higher_is_better=True, of_samples=True
+    ),
+    "recall": Meaning(
+        "share of real images that lie among samples (higher is better)", higher_is_better=True, of_samples=True
+    ),
+    "density": Meaning(
+        "how densely real images surround the samples (higher is better)", higher_is_better=True, of_samples=True
+    ),
+    "coverage": Meaning(
+        "share of real images with a sample nearby (higher is better)", higher_is_better=True, of_samples=True
+    ),
+    "accuracy": Meaning("share classified correctly (higher is better)", higher_is_better=True, of_samples=True),
 }
 
 #: Losses in units of the target's own: never a column, because no two targets share them.
@@ -55,7 +73,7 @@ IN_OWN_UNITS = {
     "val/zero_loss": "that of predicting zero",
 }
 
-_SAMPLE_FAMILIES = tuple(MEANINGS)[tuple(MEANINGS).index("fid") :]
+_SAMPLE_FAMILIES = [family for family, meaning in MEANINGS.items() if meaning.of_samples]
 
 #: Last parts of keys that qualify the metric before them, such as "fd/classifier_1k/floor".
 _COMPANIONS = ("floor", "floor_count", "unreliable", "accuracy", "chance", "stderr", "estimator_stderr", "optimum",
@@ -88,6 +106,8 @@ class Metric:
     @property
     def family(self) -> str:
         """Its key in `MEANINGS`; "" for a metric that is not known."""
+        if self.key in MEANINGS:
+            return self.key
         if self.excess:
             return "excess"
         if self.currency:
@@ -104,7 +124,7 @@ class Metric:
         family, _, rest = self.key.partition("/")
         if self.family == "bits":
             return "bits/dim" if family == "val" else f"bits/dim, {rest}"
-        if not self.family:
+        if self.family in ("", self.key):
             return self.key
         return f"{family.upper() if len(family) <= 3 else family} {rest.replace('_', ' ')}"
 

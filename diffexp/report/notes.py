@@ -7,7 +7,7 @@ from diffexp.report.metrics import Metric
 from diffexp.report.rows import RATE, Row, followers, settings
 from diffexp.report.summary import Summary
 from diffexp.runs.metric_keys import CURRENCIES
-from diffexp.runs.states import trouble
+from diffexp.runs.state_names import trouble
 from diffexp.runs.study import Run
 
 POOR_SAMPLES = 5.0

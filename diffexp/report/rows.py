@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from diffexp.runs.directory import identity, measurement
-from diffexp.runs.state import state_of
+from diffexp.runs.run_state import state_of
 from diffexp.runs.study import Run
 
 #: Choices in the order in which they are named.
@@ -59,7 +59,7 @@ class Row:
     Attributes:
         name: Their common directory.
         runs: Ordered by seed.
-        states: What each of them was when they were read, one of `diffexp.runs.states.STATES`.
+        states: What each of them was when they were read, one of `diffexp.runs.state_names.STATES`.
         choices: All choices by name, and the configuration keys that vary across the study.
         keys: Those of `choices` that vary, which make the label.
     """

@@ -25,7 +25,7 @@ from diffexp.report.notes import cautions, choosing, facts, failures
 from diffexp.report.ranking import comparable_parts, rankings, unranked
 from diffexp.report.reasons import SAMPLES_AND_ERRORS, reasons, where_totals_lie
 from diffexp.report.rows import Row, common_settings
-from diffexp.report.states import state_counts
+from diffexp.report.status import state_counts
 from diffexp.report.style import Style, style_of
 from diffexp.report.summary import Summary
 from diffexp.report.table import (

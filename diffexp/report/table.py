@@ -10,7 +10,7 @@ from diffexp.report.metrics import Metric
 from diffexp.report.notes import sampled_with
 from diffexp.report.ranking import Ranking, comparable_parts, ranked
 from diffexp.report.rows import Row
-from diffexp.report.states import state_counts
+from diffexp.report.status import state_counts
 from diffexp.report.style import Style
 from diffexp.report.summary import Summary
 from diffexp.report.verdict import distance

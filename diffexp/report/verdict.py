@@ -6,7 +6,7 @@ from diffexp.report.format import counted, interval, listed, number, share
 from diffexp.report.metrics import Metric
 from diffexp.report.ranking import EQUAL, EQUAL_FOR_ONE_SEED, Ranking, comparable_parts, rankings
 from diffexp.report.rows import RATE, Row, short
-from diffexp.report.states import state_counts
+from diffexp.report.status import state_counts
 from diffexp.report.summary import Summary
 
 MOST_NAMES = 6

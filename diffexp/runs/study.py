@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from diffexp.errors import UserError
 from diffexp.io.jsonio import finite, parse_json, read_json, read_yaml
-from diffexp.runs.states import STATUSES
+from diffexp.runs.state_names import STATUSES
 
 #: Larger than any run of ours writes.
 LARGEST_METRICS = 512 * 2**20

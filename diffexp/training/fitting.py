@@ -11,20 +11,26 @@ from typing import Any, cast
 from diffexp.data.base import Data, Source
 from diffexp.errors import UserError
 from diffexp.io.files import try_locked
-from diffexp.metrics.samples import NoMetric
+from diffexp.metrics.samples import Metric, NoMetric
 from diffexp.runs.directory import RunDirectory, config_hash
 from diffexp.runs.liveness import beating, is_beating
+from diffexp.runs.provenance import git_state, versions
 from diffexp.runs.study import Run
-from diffexp.schedule import LinearBeta, Schedule
+from diffexp.samplers import Sampler
+from diffexp.schedule import Schedule
 from diffexp.targets import Target
+from diffexp.times import Times
 from diffexp.training.callbacks import no_images
 from diffexp.training.describe import describe
 from diffexp.training.devices import find_device
 from diffexp.training.distributed import Group, World
 from diffexp.training.failures import record_failure
+from diffexp.training.module import MakeOptimizer
+from diffexp.training.settings import Compute, Sampling, Training, Validation
 from diffexp.training.setup import MakeNetwork, Setup
 from diffexp.training.signals import interruptible
 from diffexp.training.train import Job, LogImage, OpenLoggers, no_loggers, train
+from diffexp.weighting import Weighting
 
 _NAMES = ("target", "weighting", "schedule", "times", "data", "network", "optimizer", "sampler", "metric")
 
@@ -35,6 +41,18 @@ def fit(
     data: Source | Data,
     network: MakeNetwork,
     schedule: Schedule | None = None,
+    space: Target | None = None,
+    weighting: Weighting | None = None,
+    times: Times | None = None,
+    sampler: Sampler | None = None,
+    metric: Metric | None = None,
+    optimizer: MakeOptimizer | None = None,
+    normalize: bool = True,
+    training: Training | None = None,
+    validation: Validation | None = None,
+    sampling: Sampling | None = None,
+    compute: Compute | None = None,
+    trainer: Mapping[str, Any] | None = None,
     study: str = "scratch",
     seed: int = 0,
     max_steps: int = 10_000,
@@ -43,7 +61,6 @@ def fit(
     checkpoint_every: int = 2000,
     open_loggers: OpenLoggers = no_loggers,
     log_image: LogImage = no_images,
-    **parts: Any,
 ) -> Run:
     """Train a run, or go on with it, or return it if it is done.
 
@@ -58,6 +75,18 @@ def fit(
         network: A class or a functools.partial of one: `network(image_shape=, schedule=, data_std=)` makes the network,
             whose `forward(x_t, t)` gives a tensor like x_t for t (batch, 1, 1, 1) in [0, 1].
         schedule: DDPM's chain unless given.
+        space: The target in whose space the loss is computed; `target`'s own unless given.
+        weighting: Of the noise levels in that space; uniform unless given.
+        times: Density of the training times; uniform unless given.
+        sampler: DDIM with 50 steps unless given.
+        metric: Of the samples; none unless given.
+        optimizer: functools.partial of a class; AdamW unless given.
+        normalize: See `Setup`.
+        training: Batch size, warm-up, averaging, logging.
+        validation: When, and on how many held-out images.
+        sampling: When grids of samples are drawn.
+        compute: Precision, memory format, compilation.
+        trainer: Further arguments of Lightning's Trainer, in place of {"gradient_clip_val": 1.0}.
         study: A name; `<root>/<study>/<choices>-<hash>/seed=<N>/` is where the run is kept.
         seed: Of the initial weights and all draws.
         max_steps: Training steps in all.
@@ -66,29 +95,43 @@ def fit(
         checkpoint_every: Steps between two checkpoints.
         open_loggers: Loggers of Lightning beside the run's own files.
         log_image: How a picture gets into such a logger.
-        **parts: Further attributes of `diffexp.training.Setup`: space, weighting, times, sampler, metric, optimizer,
-            training, validation, sampling, compute, ...
 
     Returns:
         The run as it is on the disk: `run.status`, `run.final["val/belief_eps"]`, `run.metrics()`.
 
     Raises:
         UserError: Something given cannot work, or another process is training this run.
+        Exception: The run failed; its record and traceback.txt say so. A diverged run is returned, with that status.
         KeyboardInterrupt, SystemExit: A signal ended it; the same call goes on.
     """
+    given = {
+        "schedule": schedule,
+        "weighting": weighting,
+        "times": times,
+        "sampler": sampler,
+        "metric": metric,
+        "optimizer": optimizer,
+        "training": training,
+        "validation": validation,
+        "sampling": sampling,
+        "compute": compute,
+        "trainer": trainer,
+    }
     setup = Setup(
         target=target,
         data=data.load() if isinstance(data, Source) else data,
         network=network,
-        schedule=schedule or LinearBeta(),
-        **parts,
+        space=space,
+        normalize=normalize,
+        **cast(dict[str, Any], {key: part for key, part in given.items() if part is not None}),
     )
     config = setup_config(setup, data)
     names = {key: _name(getattr(setup, key)) for key in _NAMES} | {"data": setup.data.name}
-    space = _name(setup.space) if setup.space else "native"
-    readable = (names["target"], space, names["schedule"], names["data"])
+    space_name = _name(setup.space) if setup.space else "native"
+    readable = (names["target"], space_name, names["schedule"], names["data"])
     directory = RunDirectory(Path(root), study, readable, config_hash(config), seed)
-    record: dict[str, Any] = {**names, "space": space, "study": study, "seed": seed, "command": None}
+    record: dict[str, Any] = {**names, "space": space_name, "study": study, "seed": seed, "command": None}
+    record |= {"git": git_state(), "versions": versions()}
     record["space_target"] = describe(setup.space, "space") if setup.space else None
     record |= {"config_hash": directory.config_hash, "max_images": max_steps * setup.training.batch_size}
     job = Job(

@@ -1,11 +1,10 @@
-"""The numbers of a run, by section; the sections of conf/train.yaml have the same names, keys and defaults."""
+"""The numbers of a run, by section, with the names, keys and defaults that the sections of conf/train.yaml have.
+
+(`sampling` in conf/ also holds what its samplers share: clip, t_start, t_end.)
+"""
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
-
-from diffexp.likelihood.bound import Variance
-
-Auto: TypeAlias = Literal["auto"] | bool
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -33,14 +32,14 @@ class Validation:
         every: Steps.
         count: Held-out (x0, t, eps), the same for every run.
         batch_size: How many the network sees at once.
-        bound: Model variance of the variational bound in bits/dim; None: no bound.
+        bound: Model variance of the variational bound in bits/dim, "beta" or "beta_tilde"; None: no bound.
         t_start: Noise end of the bound's chain.
     """
 
     every: int = 2000
     count: int = 1024
     batch_size: int = 256
-    bound: Variance | None = "beta"
+    bound: str | None = "beta"
     t_start: float = 1.0
 
 
@@ -62,11 +61,11 @@ class Compute:
     """How the network runs; "auto" is on with a GPU and off without.
 
     Attributes:
-        precision: "32", or "bf16" for the network's insides.
-        channels_last: Memory format of the network.
-        compile: Whether torch.compile is used.
+        precision: "auto", "32", or "bf16" for the network's insides.
+        channels_last: Memory format of the network: "auto", True or False.
+        compile: Whether torch.compile is used: "auto", True or False.
     """
 
-    precision: Literal["auto", "32", "bf16"] = "auto"
-    channels_last: Auto = "auto"
-    compile: Auto = "auto"
+    precision: str = "auto"
+    channels_last: Any = "auto"
+    compile: Any = "auto"

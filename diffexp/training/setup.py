@@ -12,6 +12,7 @@ from torch import nn
 from diffexp.data.base import Data
 from diffexp.denoiser import Denoiser
 from diffexp.draws import stream_key
+from diffexp.likelihood.bound import Variance
 from diffexp.metrics.samples import Metric, NoMetric, PreparedMetric
 from diffexp.objective import Objective, zero_prediction_loss
 from diffexp.oracle import known_density
@@ -53,6 +54,10 @@ class Setup:
         sampler: Draws the samples; measured with, and no part of what is trained.
         metric: What samples are measured by, likewise.
         normalize: Divide the optimised loss by its zero-prediction value, so that clipping treats targets alike.
+        training: Batch size, warm-up, averaging, logging.
+        validation: When, and on how many held-out images.
+        sampling: When grids of samples are drawn.
+        compute: Precision, memory format, compilation.
         trainer: Further arguments of Lightning's Trainer.
     """
 
@@ -98,7 +103,7 @@ class Setup:
             self.validation.count,
             self.validation.batch_size,
             known_density(self.data),
-            self.validation.bound,
+            cast(Variance | None, self.validation.bound),
             self.validation.t_start,
         )
 

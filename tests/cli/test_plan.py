@@ -14,11 +14,11 @@ from quick import QUICK
 from synthetic import change_record
 from torch import Tensor, nn
 
-from diffexp.cli import workload
 from diffexp.cli.main import main
 from diffexp.cli.plan import scaled
 from diffexp.io.files import try_locked
 from diffexp.io.progress import clock
+from diffexp.training import workload
 
 WORDS = (*QUICK, "logger=none", "study=s")
 

@@ -19,7 +19,7 @@ TRAIN = {"seed": 0, "training": {"batch_size": 8, "ema_decay": 0.9}, "sampling":
         ({"sampling": {"every": "x"}}, "sampling.every=x: must be a whole number or null."),
         ({"sampling": {"clip": "perhaps"}}, "sampling.clip=perhaps: must be true or false or null."),
         ({"seed": [1]}, "seed=[1]: must be a whole number."),
-        ({"study": [1]}, "study=[1]: must be text."),
+        ({"study": [1]}, "study=[1]: must be text or null."),
         ({"training": 3}, "training=3: this is a section. Set one of its keys, training.KEY=VALUE."),
         ({"trainer": None}, "trainer=null: this is a section."),
         ({"training": {"batch_sizes": 1}}, "training.batch_sizes: there is no such setting. Did you mean training.bat"),

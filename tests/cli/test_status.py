@@ -25,7 +25,7 @@ from diffexp.cli.main import main
 from diffexp.io.files import try_locked
 from diffexp.io.jsonio import strict_json
 from diffexp.runs.directory import RunDirectory
-from diffexp.runs.state import RunState, repeating, run_state, study_states
+from diffexp.runs.run_state import RunState, repeating, run_state, study_states
 from diffexp.runs.study import Run
 
 
@@ -116,7 +116,7 @@ def test_real_runs_are_shown_as_they_live_die_fail_and_end(tmp_path: Path, capsy
     assert [run.state for run in study_states(study)] == ["failed", "stopped", "done"]
     assert main(["plan", *long[1:], "seed=0,1", "-m", "--json"]) == 0
     planned = json.loads(capsys.readouterr().out)
-    assert [run["state"] for run in planned["runs"]] == ["resumable", "new"]
+    assert [run["state"] for run in planned["runs"]] == ["stopped", "not started"]
     assert planned["runs"][0]["progress"] == (living().images_seen or 0) // 160 * 160 / 1_600_000  # of its checkpoint
 
     with training(long) as process:  # the same command takes it up again

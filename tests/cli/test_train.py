@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from wandb_server import wandb_server
 
-from diffexp.cli import loggers
 from diffexp.cli.main import main
 from diffexp.io.files import try_locked
 from diffexp.runs.study import Run, read_study
 from diffexp.targets import V
+from diffexp.training import loggers
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from diffexp.io.files import is_locked
 from diffexp.io.jsonio import finite, parse_json
 from diffexp.runs.metric_keys import is_band
-from diffexp.runs.states import STATES
+from diffexp.runs.state_names import STATES
 from diffexp.runs.study import Run, read_study
 
 #: Seconds after which another machine's run that has given no sign of life counts as stopped.

@@ -44,7 +44,7 @@ def opened(settings: Mapping[str, Any], run: RunDirectory, config: Mapping[str, 
             logger.finalize("success" if run.record.get("status") == "done" else "failed")
 
 
-def refuse_unusable(settings: Mapping[str, Any]) -> None:
+def require_available(settings: Mapping[str, Any]) -> None:
     """Refuse a logger that could not be opened.
 
     Raises:

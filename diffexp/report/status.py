@@ -11,8 +11,8 @@ from rich.text import Text
 from diffexp.io.progress import clock
 from diffexp.io.redact import on_one_line
 from diffexp.report.format import age, counted, number, percent
-from diffexp.runs.state import RunState
-from diffexp.runs.states import STATES, trouble
+from diffexp.runs.run_state import RunState
+from diffexp.runs.state_names import STATES, trouble
 
 _STYLES = {"failed": "bold red", "unreadable": "bold red", "stopped": "yellow", "interrupted": "yellow",
            "running": "green", "starting": "green", "not started": "dim",
@@ -88,7 +88,7 @@ def _table(runs: Sequence[RunState]) -> Iterator[Text]:
     yield Text(_padded(_HEADINGS, widths), style="dim")
     for run, cells in zip(runs, rows, strict=True):
         yield Text(_padded(cells, widths), style=_STYLES[run.state])
-        if run.state == "failed" and (reason := trouble(run.state, run.error)):
+        if reason := trouble(run.state, run.error):
             yield Text(f"    {on_one_line(reason)}", style="red")
             if run.command:
                 yield Text(f"    again: {on_one_line(run.command)}")
