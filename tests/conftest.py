@@ -1,6 +1,8 @@
 """Every test starts in float64, from one seed, on one thread, and with the log handlers of the first."""
 
+import gc
 import logging
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -25,3 +27,12 @@ def own_logging() -> Iterator[None]:
     yield
     logging.root.handlers[:] = handlers
     logging.root.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def modules_are_no_garbage() -> Iterator[None]:
+    """What an import has made stays, so that no collection looks through it again: each run of training makes one."""
+    known = len(sys.modules)
+    yield
+    if len(sys.modules) > known:
+        gc.freeze()
