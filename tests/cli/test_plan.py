@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +32,15 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(
         workload, "seconds_per_step", partial(workload.seconds_per_step, seconds=0.05)
     )  # for time's sake
+
+
+@pytest.fixture(scope="module")
+def one_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of the run that is trained with WORDS."""
+    torch.set_default_dtype(torch.float32)
+    root = tmp_path_factory.mktemp("one") / "runs"
+    assert main(["train", *WORDS, "checkpoint.every_n_steps=2", f"root={root}"]) == 0
+    return root
 
 
 def planned(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
@@ -111,13 +121,17 @@ def test_the_time_of_a_step_is_measured(capsys: pytest.CaptureFixture[str], monk
 
 
 def test_every_state_is_reported_and_only_what_is_left_is_counted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, one_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep = ("-m", "seed=0,1,2,3,4,5")
-    assert main(["train", "-m", *WORDS, "seed=0,1,2,3,4", "checkpoint.every_n_steps=2"]) == 0
 
     def record(seed: int) -> Path:
         return next(tmp_path.glob(f"runs/s/*/seed={seed}/run.json"))
+
+    shutil.copytree(one_run, tmp_path / "runs")
+    for seed in (1, 2, 3, 4):
+        shutil.copytree(record(0).parent, record(0).parents[1] / f"seed={seed}")
+        change_record(record(seed), seed=seed)
 
     def ended(seed: int, status: str, images_seen: int) -> None:
         change_record(record(seed), status=status, images_seen=images_seen)
@@ -150,11 +164,14 @@ def test_every_state_is_reported_and_only_what_is_left_is_counted(
         assert re.search(rf"^  {state} +{progress} %  runs/s/epsilon-.*/seed={seed}$", output, re.MULTILINE)
 
 
-def test_json_and_table_agree(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_and_table_agree(
+    tmp_path: Path, one_run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a given time of a step, for a timed one differs from one time to the next."""
     monkeypatch.setattr(workload, "seconds_per_step", lambda *_: 2.5)
     sweep = ("-m", "seed=0,1,2", "network.widths=[8],[16]")
-    assert main(["train", "-m", *WORDS, "seed=0", "network.widths=[8],[16]"]) == 0
+    shutil.copytree(one_run, tmp_path / "runs")
+    assert main(["train", *WORDS, "network.widths=[16]"]) == 0
     output, found = table(capsys, *sweep), planned(capsys, *sweep)
     total = found["total"]
     assert [cost["settings"] for cost in found["configurations"]] == ["network.widths=[8]", "network.widths=[16]"]
@@ -176,8 +193,8 @@ def test_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_there_is_not_touched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", *WORDS]) == 0
+def test_what_is_there_is_not_touched(tmp_path: Path, one_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(one_run, tmp_path / "runs")
     before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in tmp_path.rglob("*")}
     planned(capsys, "-m", "seed=0,1", "trainer.max_steps=8")
     assert before == {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in tmp_path.rglob("*")}
