@@ -10,12 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forked import Forked, diffexp
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from quick import QUICK
 from synthetic import change_record, write_run, write_study
@@ -65,23 +66,12 @@ class Broken(nn.Module):
         return x_t
 
 
-def wait_for(what: Callable[[], bool], process: "subprocess.Popen[bytes]", patience: float = 120.0) -> None:
+def wait_for(what: Callable[[], bool], process: Forked, patience: float = 120.0) -> None:
     end = time.monotonic() + patience
     while not what():
         assert process.poll() is None, f"the run ended with {process.returncode}"
         assert time.monotonic() < end
         time.sleep(0.05)
-
-
-@contextlib.contextmanager
-def training(words: list[str]) -> Generator["subprocess.Popen[bytes]"]:
-    nowhere = subprocess.DEVNULL
-    process = subprocess.Popen([sys.executable, "-m", "diffexp", *words], stdout=nowhere, stderr=nowhere)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_real_runs_are_shown_as_they_live_die_fail_and_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,7 +88,7 @@ def test_real_runs_are_shown_as_they_live_die_fail_and_end(tmp_path: Path, capsy
         (found,) = (each for each in study_states(study) if each.state not in ("done", "failed"))
         return found
 
-    with training(long) as process:
+    with diffexp(*long) as process:
         wait_for(lambda: path() is not None, process)
         alive = living()
         assert (alive.state, alive.max_images, alive.device) == ("running", 1_600_000, "cpu")
@@ -119,7 +109,7 @@ def test_real_runs_are_shown_as_they_live_die_fail_and_end(tmp_path: Path, capsy
     assert [run["state"] for run in planned["runs"]] == ["stopped", "not started"]
     assert planned["runs"][0]["progress"] == (living().images_seen or 0) // 160 * 160 / 1_600_000  # of its checkpoint
 
-    with training(long) as process:  # the same command takes it up again
+    with diffexp(*long) as process:  # the same command takes it up again
         wait_for(
             lambda: living().state == "running" and (living().images_seen or 0) > (alive.images_seen or 0), process
         )

@@ -1,17 +1,17 @@
 """Many runs that start at once on one cache folder: each thing is made once, whoever is killed."""
 
 import hashlib
-import multiprocessing
 import os
 import signal
 import sys
 import time
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forked import CONTEXT
 from safetensors.torch import load_file
 
 from diffexp.data.digits import Digits
@@ -43,20 +43,12 @@ def prepare(cache: Path, log: Path, start: Any, min_steps: int) -> None:
     print(f"got {digest.hexdigest()}", flush=True)
 
 
-@pytest.fixture(scope="module")
-def context() -> ForkServerContext:
-    """Processes of their own that need not import torch again."""
-    forked = multiprocessing.get_context("forkserver")
-    forked.set_forkserver_preload(["pytest", "sklearn.datasets", "diffexp.metrics.samples", "diffexp.data.digits"])
-    return forked
-
-
-def started(context: ForkServerContext, folder: Path, names: list[str], start: Any, steps: int) -> list[Any]:
+def started(folder: Path, names: list[str], start: Any, steps: int) -> list[Any]:
     (folder / "log").mkdir(exist_ok=True)
     processes: list[ForkServerProcess] = []
     for name in names:
         arguments = (folder / "cache", folder / "log" / name, start, steps)
-        processes.append(context.Process(target=prepare, args=arguments, daemon=True))
+        processes.append(CONTEXT.Process(target=prepare, args=arguments, daemon=True))
         processes[-1].start()
     return processes
 
@@ -72,10 +64,10 @@ def end(processes: list[Any]) -> None:
 
 
 def test_sixteen_processes_that_start_at_once_make_each_thing_once_and_get_equal_bits(
-    context: ForkServerContext, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    together = context.Barrier(16)
-    end(started(context, tmp_path, [f"{i:02}" for i in range(16)], together, steps=20))
+    together = CONTEXT.Barrier(16)
+    end(started(tmp_path, [f"{i:02}" for i in range(16)], together, steps=20))
     lines = said(tmp_path)
     for made in MADE:
         assert len([line for line in lines if made in line]) == 1
@@ -88,18 +80,18 @@ def test_sixteen_processes_that_start_at_once_make_each_thing_once_and_get_equal
 
 
 def test_when_the_builder_is_killed_the_next_in_line_builds_and_no_lock_stays(
-    context: ForkServerContext, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    go = context.Event()
+    go = CONTEXT.Event()
     go.set()
-    (builder,) = started(context, tmp_path, ["builder"], go, steps=20)
+    (builder,) = started(tmp_path, ["builder"], go, steps=20)
     log = tmp_path / "log" / "builder"
     deadline = time.monotonic() + 60
     while not (log.exists() and MADE[0] in log.read_text()):
         assert time.monotonic() < deadline
         time.sleep(0.001)
     os.kill(builder.pid, signal.SIGSTOP)  # in the middle of it, however fast the machine is
-    others = started(context, tmp_path, [f"other{i}" for i in range(4)], go, steps=20)
+    others = started(tmp_path, [f"other{i}" for i in range(4)], go, steps=20)
     while "waiting for another process" not in "".join(said(tmp_path)):
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -2,16 +2,16 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from subprocess import PIPE
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torchrun
+from forked import Forked
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
@@ -71,25 +71,19 @@ def alone(root: Path, *overrides: str, monkeypatch: pytest.MonkeyPatch) -> Run:
     return only_run(root)
 
 
-def start(root: Path, *overrides: str, **environment: str) -> "subprocess.Popen[str]":
+def start(root: Path, *overrides: str, program: Callable[[], int] = torchrun.run, **environment: str) -> Forked:
     """The command in two processes, whose output goes to files below root/output."""
     root.mkdir(exist_ok=True)
     (root / "sitecustomize.py").write_text(AUDIT)
     path = os.pathsep.join([str(root), str(Path(__file__).parents[1] / "support")])
     environment = {"PYTHONPATH": path, "WITNESS": str(root), "OMP_NUM_THREADS": "1", **environment}
-    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--redirects=3"]
-    command = [sys.executable, "-m", *torchrun, f"--log-dir={root / 'output'}", "-m", "diffexp"]
-    return subprocess.Popen(
-        [*command, *words(root, *overrides)], env=os.environ | environment, stdout=PIPE, stderr=PIPE, text=True
-    )
+    options = ["--standalone", "--nproc-per-node=2", "--redirects=3", f"--log-dir={root / 'output'}"]
+    return Forked(program, *options, "-m", "diffexp", *words(root, *overrides), **environment)
 
 
-def end(process: "subprocess.Popen[str]") -> int:
-    try:
-        process.communicate(timeout=90)
-    finally:
-        process.kill()
-    return process.returncode
+def end(process: Forked) -> int:
+    with process:
+        return process.wait(timeout=90)
 
 
 def printed(root: Path, rank: int) -> str:
@@ -211,7 +205,7 @@ def test_a_process_that_fails_ends_the_other_and_the_run_says_why(tmp_path: Path
 
 
 def test_a_sweep_in_two_processes_is_refused(tmp_path: Path) -> None:
-    assert end(start(tmp_path, "-m", "seed=0,1", "training.batch_size=7")) == 1
+    assert end(start(tmp_path, "-m", "seed=0,1", "training.batch_size=7", program=torchrun.run_forks)) == 1
     assert printed(tmp_path, 0).startswith("diffexp train: error: a sweep (-m) in 2 processes (WORLD_SIZE=2)")
     assert printed(tmp_path, 1) == ""
     assert not (tmp_path / "s").exists()
@@ -243,7 +237,7 @@ def test_the_environment_says_which_process_this_is(monkeypatch: pytest.MonkeyPa
         World.from_environ()
 
 
-def wait_for(file: Path, process: "subprocess.Popen[str]") -> None:
+def wait_for(file: Path, process: Forked) -> None:
     for _ in range(600):
         if file.exists() or process.poll() is not None:
             return

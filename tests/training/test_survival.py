@@ -4,7 +4,6 @@ import fcntl
 import json
 import os
 import platform
-import resource
 import shlex
 import shutil
 import signal
@@ -20,6 +19,8 @@ from typing import Any
 import pytest
 import torch
 from chaos import SETTINGS, end_state
+from chaos import main as chaos
+from forked import Forked, diffexp
 from pytorch_lightning.loggers import Logger
 from synthetic import change_record
 from torch import nn
@@ -33,8 +34,6 @@ from diffexp.training.callbacks import MetricsWriter
 from diffexp.training.signals import Interrupted, interruptible
 from diffexp.training.weights import BEST_METRIC, BestWeights, Weights
 
-TOOLS = Path(__file__).parents[2] / "tools"
-
 
 @pytest.fixture(autouse=True)
 def float32() -> None:
@@ -45,9 +44,15 @@ def train(root: Path, *overrides: str) -> int:
     return main(["train", f"root={root}", *SETTINGS, *overrides])
 
 
-def process(root: Path, *overrides: str, **options: Any) -> subprocess.Popen[str]:
+def process(root: Path, *overrides: str) -> subprocess.Popen[str]:
+    """The command in a process that starts from nothing."""
     words = ["train", f"root={root}", *SETTINGS, *overrides]
-    return subprocess.Popen([sys.executable, "-m", "diffexp", *words], stdout=PIPE, stderr=PIPE, text=True, **options)
+    return subprocess.Popen([sys.executable, "-m", "diffexp", *words], stdout=PIPE, stderr=PIPE, text=True)
+
+
+def forked(root: Path, *overrides: str, file_size: int | None = None) -> Forked:
+    """The command in a process that has no imports to make."""
+    return diffexp("train", f"root={root}", *SETTINGS, *overrides, file_size=file_size)
 
 
 def only_run(root: Path) -> Run:
@@ -84,10 +89,11 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_runs_that_are_killed_end_where_an_undisturbed_one_ends() -> None:
     """Inside a checkpoint and inside a line of metrics; `make chaos` does many more."""
     words = ["--random", "0", "--inside", "1", "--calls", "checkpoint", "line", "--seed", "1"]
-    done = subprocess.run([sys.executable, TOOLS / "chaos.py", *words], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 kills" in done.stdout
-    assert done.stdout.count("resumed: equal bit for bit") == 2
+    with Forked(chaos, *words) as running:
+        out, err = running.communicate()
+    assert running.returncode == 0, out + err
+    assert "2 kills" in out
+    assert out.count("resumed: equal bit for bit") == 2
 
 
 @pytest.mark.parametrize(
@@ -95,7 +101,7 @@ def test_runs_that_are_killed_end_where_an_undisturbed_one_ends() -> None:
 )
 def test_a_signal_saves_the_step_and_the_run_goes_on_from_exactly_there(tmp_path: Path, sent: int, code: int) -> None:
     endless = ["checkpoint.every_n_steps=1000000", "trainer.max_steps=1000000"]
-    with process(tmp_path / "parts", *endless) as running:
+    with forked(tmp_path / "parts", *endless) as running:
         metrics = wait_for(lambda: list(tmp_path.rglob("metrics.jsonl")))[0]
         wait_for(lambda: metrics.read_text().count("\n") > 3)
         asked = time.monotonic()
@@ -203,13 +209,12 @@ def test_weights_are_not_read_as_those_of_another_configuration(tmp_path: Path) 
         Weights.read(path, {})
 
 
-def small_files() -> None:
-    """The child may write no file larger than this: records and metrics, but no checkpoint."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+SMALL = 20_000
+"""Bytes of a file: enough for records and metrics, but for no checkpoint."""
 
 
 def test_a_disk_that_takes_no_more_is_one_clear_line_and_loses_nothing(tmp_path: Path, whole: Path) -> None:
-    with process(tmp_path, preexec_fn=small_files) as running:
+    with forked(tmp_path, file_size=SMALL) as running:
         _, err = running.communicate(timeout=90)
     assert running.returncode == 1
     assert "Traceback" not in err
