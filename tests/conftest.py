@@ -1,6 +1,7 @@
 """Every test starts in float64, from one seed, on one thread, and with the log handlers of the first."""
 
 import gc
+import importlib
 import logging
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,13 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Imports what is heavy before jaxtyping, which reads no byte code of other packages, watches over an import."""
+    if hasattr(session.config, "workerinput"):
+        for name in ("pytorch_lightning", "torch._dynamo", "diffusers", "sklearn.datasets"):
+            importlib.import_module(name)
 
 
 @pytest.fixture(autouse=True)
