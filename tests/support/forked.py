@@ -83,6 +83,16 @@ def _diffexp() -> int:
     return main()
 
 
+def python(code: str) -> Forked:
+    """`python -c code`"""
+    return Forked(_python, code)
+
+
+def _python() -> int:
+    exec(compile(sys.argv[1], "<string>", "exec"), {"__name__": "__main__"})
+    return 0
+
+
 def _started(
     program: Callable[[], int], words: tuple[str, ...], environment: dict[str, str], folder: Path, file_size: int | None
 ) -> None:

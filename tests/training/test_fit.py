@@ -2,13 +2,12 @@
 
 import json
 import re
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from forked import python
 from torch import nn
 
 import diffexp
@@ -134,14 +133,17 @@ def test_what_could_not_be_loaded_again_is_an_error(tmp_path: Path) -> None:
     assert not (tmp_path / "s").exists()
 
 
-def test_the_script_of_the_docs_runs(tmp_path: Path) -> None:
+def test_the_script_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At most 25 lines of code, copied as a reader would copy it; only shorter."""
     (script,) = re.findall(r"```python\n(.*?)```", DOC.read_text(), re.S)
     code = [line for line in script.splitlines() if line.strip() and not line.startswith(("import", "from"))]
     assert len(code) <= 25
     shorter = script.replace("max_steps=300", "max_steps=4").replace("count=512", "count=32")
-    done = subprocess.run([sys.executable, "-c", shorter], cwd=tmp_path, capture_output=True, text=True, check=True)
-    lines = done.stdout.splitlines()
+    monkeypatch.chdir(tmp_path)
+    with python(shorter) as script_of_the_docs:
+        out, err = script_of_the_docs.communicate()
+    assert script_of_the_docs.returncode == 0, err
+    lines = out.splitlines()
     assert [line.split()[0] for line in lines if "error in eps units" in line] == ["epsilon", "x0", "v"]
     assert lines[-1] == "V() 4 (16, 1, 8, 8)"
     assert {run.record["target"] for run in read_study(tmp_path / "runs" / "notebook")} == {"epsilon", "x0", "v"}
