@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from diffexp.cli.identity import chosen_files, plain, run_directory
-from diffexp.runs.config_keys import MEASUREMENT
+from diffexp.runs.config_keys import MEASUREMENT, NOT_MEASURED, below
 from diffexp.runs.directory import RunDirectory, differences, measurement, samples_drawn_by
 from diffexp.runs.study import Run
 
@@ -81,11 +81,9 @@ def _measured(path: Path) -> dict[str, Any] | None:
 def _typed(cfg: DictConfig) -> list[str]:
     """The overrides of this job that say how samples are measured; the choices where there are none."""
     words: list[str] = list(HydraConfig.get().overrides.task)
-    kept = ("sampling.every", "sampling.grid")  # about pictures drawn during training
+    keys = [word.lstrip("+").partition("=")[0] for word in words]
     found = [
-        word
-        for word in words
-        if (key := word.lstrip("+").partition("=")[0]) not in kept and key.partition(".")[0] in MEASUREMENT
+        word for word, key in zip(words, keys, strict=True) if below(key, MEASUREMENT) and not below(key, NOT_MEASURED)
     ]
     chosen = chosen_files()
     return found or [f"{group}={chosen[group]}" for group in ("sampler", "metric") if group in cfg]
