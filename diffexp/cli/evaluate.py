@@ -32,8 +32,7 @@ def check(cfg: DictConfig) -> None:
     """Require settings with which something can be measured.
 
     Raises:
-        ValueError: Names the setting as typed, and what it may be.
-        FileNotFoundError: There is no such run, or it has no such weights.
+        UserError: A setting is wrong, there is no such run, or it has no such weights.
     """
     from diffexp.cli.load_run import require_measurable
     from diffexp.cli.run_config import require_one_output
@@ -104,10 +103,12 @@ def _of_samples(run: "Trained", question: "Question") -> dict[str, float]:
 
 
 def _print(metrics: Mapping[str, float | None]) -> None:
+    from diffexp.report.format import number
+
     for name, value in metrics.items():
         if "/lam_" in name or name.endswith(("/stderr", "/optimum")):
             continue
         stderr, best = metrics.get(f"{name}/stderr"), metrics.get(f"{name}/optimum")
         scatter = f" +- {stderr:.2g}" if stderr is not None else ""
-        shown = "nan" if value is None else f"{value:.6g}"
-        print(f"{name:<34} {shown}{scatter}" + (f"  (best possible: {best:.6g})" if best is not None else ""))
+        shown = "nan" if value is None else number(value)
+        print(f"{name:<34} {shown}{scatter}" + (f"  (best possible: {number(best)})" if best is not None else ""))

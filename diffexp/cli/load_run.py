@@ -73,8 +73,7 @@ def require_measurable(cfg: DictConfig) -> None:
     """Require what can be found out without reading weights: that they are there, and that the parts fit together.
 
     Raises:
-        FileNotFoundError: There is no such run, or it has no such weights.
-        ValueError: The sampler cannot be used on the run's schedule, or a setting is wrong.
+        UserError: There is no such run, it has no such weights, or the sampler cannot be used on its schedule.
     """
     run = find_run(cfg.run)
     weights_file(run, str(cfg.weights))

@@ -24,15 +24,13 @@ from diffexp.cli.hydra_app import run_hydra_app
 from diffexp.errors import UserError
 from diffexp.io.files import why_unwritable
 from diffexp.io.redact import printable
+from diffexp.runs.config_keys import NOT_MEASURED
 from diffexp.runs.directory import flat
 from diffexp.runs.study import Run, find_study, read_study
 
 OWN = "own"
 
 _SWEEP = ("-m", "--multirun")
-
-# The rest of `sampling` is about when and how many a training run draws.
-_SAMPLING = ("every", "grid")
 
 
 def run_on_trained(
@@ -55,7 +53,7 @@ def run_on_trained(
     """
     try:
         words = with_runs(argv, _setting(argv, "weights") or "last")
-    except (FileNotFoundError, ValueError) as error:
+    except UserError as error:
         words = list(argv)
         if not any(word.startswith("-") and word not in _SWEEP for word in words):  # --help or --cfg show all the same
             print(printable(f"diffexp {name}: error: {error}"), file=sys.stderr)
@@ -74,8 +72,7 @@ def with_runs(words: Sequence[str], weights: str) -> list[str]:
         weights: Which of a run's weights are wanted.
 
     Raises:
-        FileNotFoundError: There is no such run or study.
-        ValueError: Both are given, or the study has no finished run.
+        UserError: There is no such run or study, both are given, or the study has no finished run.
     """
     typed, study = _setting(words, "run"), _setting(words, "study")
     if study in (None, "", "null"):
@@ -197,12 +194,12 @@ def _stored(
         try:
             typed = _setting(overrides, "run") or _setting(words, "run")
             run = find_run(_runs_typed(typed)[0]) if typed else None
-        except (FileNotFoundError, ValueError):
+        except UserError:
             run = None  # the job's check reports it
         config = run.config if run else dict[str, Any]()
         top = {key: config[key] for key in keys if config.get(key) is not None}
         if "sampling" in top:
-            top["sampling"] = {key: value for key, value in top["sampling"].items() if key not in _SAMPLING}
+            top["sampling"] = _measured(top["sampling"])
         store.store(name=OWN, node=top, provider=OWN)
         for group in groups:
             node = cast(Mapping[str, Any], config.get(group) or {})
@@ -221,6 +218,11 @@ def _stored(
                 store.repo.pop(group)
 
 
+def _measured(sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """Without when and how many images a training run draws."""
+    return {key: value for key, value in sampling.items() if f"sampling.{key}" not in NOT_MEASURED}
+
+
 def _named(metric: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """A metric of 0.1, whose one kind of features had no name, as it is written now."""
     features = metric.get("features")
@@ -232,7 +234,7 @@ def _named(metric: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def _tied(node: Mapping[str, Any], config: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     """The node with what it shares with `sampling` and `cache` tied to them again, as its file in conf/ ties it."""
     sampling = cast(Mapping[str, Any], config.get("sampling") or {})
-    shared = {key: (f"${{sampling.{key}}}", value) for key, value in sampling.items() if key not in _SAMPLING}
+    shared = {key: (f"${{sampling.{key}}}", value) for key, value in _measured(sampling).items()}
     if "cache" in keys:
         shared["cache"] = ("${cache}", config.get("cache"))
     return {key: shared[key][0] if key in shared and value == shared[key][1] else value for key, value in node.items()}

@@ -16,10 +16,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def check(cfg: DictConfig) -> None:
-    """Refuse what cannot be drawn or written.
+    """Require settings with which images can be drawn and written.
 
     Raises:
-        ValueError: `out` is neither .png nor .npz, `count` is no positive number, or there are no such `weights`.
+        UserError: `out` is neither .png nor .npz, `count` is no positive number, or there are no such `weights`.
     """
     from diffexp.cli.run_config import require_one_output
     from diffexp.cli.schema import validate_settings
