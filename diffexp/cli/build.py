@@ -145,7 +145,7 @@ _prepared: dict[tuple[str, str, torch.device], PreparedMetric] = {}
 
 
 def try_network(cfg: DictConfig, parts: Setup, device: torch.device) -> None:
-    """Make the network, ask it once, and make its optimiser and trainer; what the jobs of a sweep share is tried once.
+    """Make the network, call it once, and make its optimiser and trainer; what the jobs of a sweep share is tried once.
 
     The last network is kept for the training of the same configuration and seed: see `take_denoiser`.
 
@@ -203,5 +203,5 @@ def _try_trainer(cfg: DictConfig, parts: Setup, device: torch.device) -> None:
         with quiet():
             make_trainer(parts, device, max_steps=1)
     except (TypeError, ValueError, ImportError, MisconfigurationException) as error:
-        typed = " ".join(f"trainer.{key}={value}" for key, value in parts.trainer.items())
-        raise UserError(f"{typed}: {' '.join(str(error).split())}") from error
+        given = " ".join(f"trainer.{key}={value}" for key, value in parts.trainer.items())
+        raise UserError(f"{given}: {' '.join(str(error).split())}") from error

@@ -73,7 +73,7 @@ class Question:
         return self.run.place(record_name(self.sampler, self.weights, step, self.settings))
 
     def measured(self, step: int) -> Mapping[str, Any] | None:
-        """The record of the weights of this step; None if the question has not been asked of them."""
+        """The record of the weights of this step; None if it has not been measured with them."""
         file = self.run.file(record_name(self.sampler, self.weights, step, self.settings))
         record = read_json(file) if file else None
         return record if record and isinstance(record.get("metrics"), dict) else None
@@ -110,8 +110,8 @@ def print_table(questions: Sequence[Question]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    asked = {(each.run.path, question_hash(each.weights, each.settings)): each for each in questions}
-    found = [(question, question.found()) for question in asked.values()]
+    distinct = {(each.run.path, question_hash(each.weights, each.settings)): each for each in questions}
+    found = [(question, question.found()) for question in distinct.values()]
     keys = _shown([evaluation for _, evaluation in found if evaluation])
     table = Table("run", "sampler", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("NFE", "weights", *keys):

@@ -48,14 +48,14 @@ def run_on_trained(
         name: As there.
         argv: As there.
         groups: Get a choice `own`, the run's node of that name.
-        keys: Top-level settings that are the run's where the command line says nothing.
+        keys: Top-level settings that are the run's unless the command line sets them.
         checks: As there.
     """
     try:
         words = with_runs(argv, _setting(argv, "weights") or "last")
     except UserError as error:
         words = list(argv)
-        if not any(word.startswith("-") and word not in _SWEEP for word in words):  # --help or --cfg show all the same
+        if not any(word.startswith("-") and word not in _SWEEP for word in words):  # --help and --cfg need no run
             print(printable(f"diffexp {name}: error: {error}"), file=sys.stderr)
             return 2
     with _stored(groups, keys, words) as store:
@@ -68,7 +68,7 @@ def with_runs(words: Sequence[str], weights: str) -> list[str]:
     A study, or several runs, make a sweep: -m is added where it is missing.
 
     Args:
-        words: As typed.
+        words: As on the command line.
         weights: Which of a run's weights are wanted.
 
     Raises:
@@ -92,7 +92,7 @@ def with_runs(words: Sequence[str], weights: str) -> list[str]:
 
 
 def _setting(words: Sequence[str], key: str) -> str | None:
-    """The value of the last word that sets a key, as typed."""
+    """The value of the last word that sets a key, as on the command line."""
     values = [word.partition("=")[2] for word in words if word.startswith(f"{key}=")]
     return values[-1] if values else None
 
@@ -133,7 +133,7 @@ def find_run(typed: str) -> Run:
 
     Raises:
         UserError: There is none, or its configuration cannot be read.
-        UserError: Its configuration asks for something that is not in it.
+        UserError: Its configuration has an interpolation.
     """
     run = Run.at(Path(typed).expanduser().resolve())
     if run is None or not run.config:
@@ -142,7 +142,7 @@ def find_run(typed: str) -> Run:
             "<root>/<study>/<choices>-<hash>/seed=<N>; `diffexp report STUDY` lists them."
         )
     for key, value in flat(run.config):
-        if "${" in str(value):  # ${oc.env:TOKEN} would read the environment of whoever opens the run
+        if "${" in str(value):  # ${oc.env:TOKEN} would read the environment of the user
             raise UserError(f"run={typed}: {key} in its configuration is no plain value but {value}. Write the value.")
     return run
 
@@ -186,7 +186,7 @@ def _stored(
     Args:
         groups: See `run_on_trained`.
         keys: Likewise.
-        words: The command's arguments, which name the run where a job does not: completion asks without it.
+        words: The command's arguments, which name the run where a job does not, as in completion.
     """
     store = ConfigStore.instance()
 

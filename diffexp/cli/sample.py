@@ -40,12 +40,12 @@ def sample(cfg: DictConfig) -> None:
 
     import numpy as np
 
-    from diffexp.cli.load_run import trained
+    from diffexp.cli.load_run import load_run
     from diffexp.data.pixels import to_uint8
     from diffexp.io.files import replacing
     from diffexp.training.image_grid import save_grid
 
-    run = trained(cfg)
+    run = load_run(cfg)
     images = run.samples()(0, cfg.count)
     if out.suffix == ".png":
         save_grid(images, out)

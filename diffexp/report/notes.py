@@ -1,4 +1,4 @@
-"""What a reader must know beside the numbers, in sentences: facts about the runs, failures, limits of the metrics."""
+"""Notes beside the numbers, in sentences: facts about the runs, failures, limits of the metrics."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -14,7 +14,7 @@ from diffexp.runs.study import Run
 POOR_SAMPLES = 5.0
 """A sample metric more than this many times that of the best row, and of the floor, is called poor."""
 NEAR_CHANCE = 0.5
-"""A classifier that has gone less than this part of the way from guessing to no mistake makes poor features."""
+"""A classifier that has gone less than this part of the way from guessing to no error makes poor features."""
 FALLING = 0.03
 """A fall of the eps-error over the last tenth of training that is worth a warning.
 

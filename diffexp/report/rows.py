@@ -94,7 +94,7 @@ class Row:
 
 
 def short(key: str, keys: Sequence[str]) -> str:
-    """The last part of a dotted key, if that is enough to know it from the other keys."""
+    """The last part of a dotted key, if that distinguishes it from the other keys."""
     last = key.rpartition(".")[2]
     return last if sum(other.rpartition(".")[2] == last for other in keys) == 1 else key
 

@@ -32,7 +32,7 @@ MEASUREMENT = ("sampler", "metric", "sampling")
 NOT_MEASURED = ("metric.cache", "metric.batch", "sampling.every", "sampling.grid")
 
 #: Where a run is kept and watched, and on which device it runs; `trainer.max_steps`, which a later start may raise to
-#: extend the run; the seed, which has a folder of its own. None of it says what a run is. `compute.precision` does,
+#: extend the run; the seed, which has a folder of its own. None of it identifies a run. `compute.precision` does,
 #: since bfloat16 moves the numbers, and so does `data.path`: two files are two data sets.
 NOT_IDENTITY = (
     "root",

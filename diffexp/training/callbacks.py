@@ -109,11 +109,11 @@ class ProgressMonitor(pl.Callback):
         step = trainer.global_step
         if step % self.every and step != trainer.max_steps:
             return
-        asked = time.monotonic()
+        before = time.monotonic()
         module = cast(DiffusionModule, pl_module)
         loss = module.read_loss()  # waits for the device, so its queue counts as training time
         now = time.monotonic()
-        speed = (step - self._last) * module.batch_size / max(self._busy + now - asked, 1e-9)
+        speed = (step - self._last) * module.batch_size / max(self._busy + now - before, 1e-9)
         self._last, self._busy = step, 0.0
         images_seen = step * module.batch_size
         self.writer.write(
