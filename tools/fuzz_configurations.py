@@ -216,8 +216,8 @@ def main() -> int:
         look([], outcome([], Path(root)))  # imports
         tried(options.examples, look, Path(root), options.seed)
     print(
-        f"{len(seconds) - 1} command lines: {codes.count(0) - 1} build, {codes.count(2)} end with a message, {len(wrong)} end "
-        f"wrongly; the slowest took {max(seconds[1:]):.1f} s"
+        f"{len(seconds) - 1} command lines: {codes.count(0) - 1} build, {codes.count(2)} end with one message, "
+        f"{len(wrong)} end wrongly; the slowest took {max(seconds[1:]):.1f} s"
     )
     return int(bool(wrong))
 
