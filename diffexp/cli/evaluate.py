@@ -103,12 +103,10 @@ def _of_samples(run: "LoadedRun", question: "Question") -> dict[str, float]:
 
 
 def _print(metrics: Mapping[str, float | None]) -> None:
-    from diffexp.report.format import number
-
     for name, value in metrics.items():
         if "/lam_" in name or name.endswith(("/stderr", "/optimum")):
             continue
         stderr, best = metrics.get(f"{name}/stderr"), metrics.get(f"{name}/optimum")
         scatter = f" +- {stderr:.2g}" if stderr is not None else ""
-        shown = "nan" if value is None else number(value)
-        print(f"{name:<34} {shown}{scatter}" + (f"  (best possible: {number(best)})" if best is not None else ""))
+        shown = "nan" if value is None else f"{value:.6g}"
+        print(f"{name:<34} {shown}{scatter}" + (f"  (best possible: {best:.6g})" if best is not None else ""))

@@ -14,7 +14,7 @@ from diffexp.cli.chosen import metric_names
 from diffexp.cli.identity import chosen_files
 from diffexp.cli.run_config import OWN, find_run
 from diffexp.io.jsonio import read_json
-from diffexp.report.format import count, number
+from diffexp.report.format import count
 from diffexp.runs.config_keys import NOT_MEASURED
 from diffexp.runs.evaluations import (
     NO_SAMPLER,
@@ -121,7 +121,7 @@ def print_table(questions: Sequence[Question]) -> None:
         if evaluation is None:
             table.add_row(*head, "", "not measured")
             continue
-        values = [number(evaluation.metrics[key]) if key in evaluation.metrics else "-" for key in keys]
+        values = [f"{evaluation.metrics[key]:.5g}" if key in evaluation.metrics else "-" for key in keys]
         table.add_row(*head, f"{evaluation.nfe}", f"{evaluation.weights} {count(evaluation.step)}", *values)
     terminal = Console(highlight=False)
     (terminal if terminal.is_terminal else Console(highlight=False, width=160)).print(table)
