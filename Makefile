@@ -41,7 +41,7 @@ slurm: .venv/installed
 bench: .venv/installed
 	$(BIN)/python tools/benchmarks.py
 
-# Kills runs wherever it hurts, types their command again, and compares them with one left in peace; then types 300 random
+# Kills runs at bad moments, repeats their command, and compares them with an undisturbed one; then tries 300 random
 # command lines.
 chaos: .venv/installed
 	$(BIN)/python tools/chaos.py

@@ -1,4 +1,4 @@
-"""Which thing should a diffusion network be asked to predict? One U-Net, one schedule, many targets."""
+"""Which quantity should a diffusion network predict? One U-Net, one schedule, many targets."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,4 +1,4 @@
-"""The one error for a person's mistake, and what to suggest instead."""
+"""The one error for invalid input, and suggestions for it."""
 
 import difflib
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 class UserError(ValueError):
     """Bad input: its text is the whole message, which names what was given, why it cannot work and what would.
 
-    Raised where the input is judged. The command line prints the text and exits with 2; from Python it is an ordinary
+    Raised where the input is validated. The command line prints the text and exits with 2; from Python it is a plain
     ValueError. Any other exception is a bug and keeps its traceback.
     """
 

@@ -67,8 +67,8 @@ def _step_times(preset: str, batch: int, steps: int) -> tuple[float, float]:
             x0 = pixels[torch.randint(0, 512, (batch,))].float() / 127.5 - 1
             k = torch.randint(0, 1000, (batch,))
             eps, a = torch.randn_like(x0), alpha_bar[k].reshape(-1, 1, 1, 1)
-            answer = network(a.sqrt() * x0 + (1 - a).sqrt() * eps, ((k + 1) / 1000).reshape(-1, 1, 1, 1))
-            torch.nn.functional.mse_loss(answer, eps).backward()
+            output = network(a.sqrt() * x0 + (1 - a).sqrt() * eps, ((k + 1) / 1000).reshape(-1, 1, 1, 1))
+            torch.nn.functional.mse_loss(output, eps).backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             stepper.step()
             stepper.zero_grad()
@@ -87,7 +87,7 @@ def _step_times(preset: str, batch: int, steps: int) -> tuple[float, float]:
         with tempfile.TemporaryDirectory() as folder:
             directory = RunDirectory(Path(folder), "bench", ("v",), "0" * 8, 0)
             directory.open({"status": "running"}, {})
-            clock, journal = Clock(), MetricsWriter(directory, [], lambda *_: None)
+            clock, writer = Clock(), MetricsWriter(directory, [], lambda *_: None)
             quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
             trainer = pl.Trainer(
                 max_steps=steps + 1,
@@ -95,7 +95,7 @@ def _step_times(preset: str, batch: int, steps: int) -> tuple[float, float]:
                 accelerator="cpu",
                 gradient_clip_val=1.0,
                 enable_checkpointing=False,
-                callbacks=[clock, ProgressMonitor(journal, "bench", every=10)],
+                callbacks=[clock, ProgressMonitor(writer, "bench", every=10)],
                 **quiet,
             )
             trainer.fit(module, datamodule=StepLoader(steps + 1))

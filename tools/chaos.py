@@ -1,10 +1,10 @@
-"""Kills runs with SIGKILL wherever it hurts, types their command again, and compares them with one left in peace.
+"""Kills runs with SIGKILL at bad moments, repeats their command, and compares them with an undisturbed one.
 
     python tools/chaos.py [--random 14] [--inside 3] [--seed 0]     (`make chaos`)
 
 Half of the kills come at random moments of the run's life. The others come inside a write, at its n-th call: half of
 a line of metrics.jsonl or of a checkpoint is on the disk, a file is written but not yet flushed, flushed but not yet
-renamed, or just renamed. Nothing in the package knows of this: the child process patches itself before it starts.
+renamed, or just renamed. The package has no hook for this: the child process patches itself before it starts.
 Every run is then finished, and has to end bit for bit where the undisturbed one ended.
 """
 

@@ -1,4 +1,4 @@
-"""Random command lines of `diffexp train`, valid or not: each builds, or is refused in one clear message.
+"""Random command lines of `diffexp train`, valid or not: each builds, or ends with one clear message.
 
 What is tried is composing and checking, networks built and data loaded, as everything is before the first run of a
 sweep. The tests try some, from one seed; for more:
@@ -122,32 +122,32 @@ class Outcome:
     """How a command line ended.
 
     Attributes:
-        code: The exit code; None if it ended with a traceback, which `said` then is.
-        said: Standard error.
+        code: The exit code; None if it ended with a traceback, which is then in `stderr`.
+        stderr: What it printed there.
         seconds: Of this process' time, so that other programs do not count.
         jobs: Of the sweep; 1 without one.
     """
 
     code: int | None
-    said: str
+    stderr: str
     seconds: float
     jobs: int
 
     @property
     def wrong(self) -> str | None:
         """What is not as it should be."""
-        told = [line for line in self.said.splitlines() if not line.startswith("diffexp train: note: ")]
-        if self.code is None or "Traceback" in self.said:
+        lines = [line for line in self.stderr.splitlines() if not line.startswith("diffexp train: note: ")]
+        if self.code is None or "Traceback" in self.stderr:
             return "a traceback"
         if self.code not in (0, 2):
             return f"exit code {self.code}"
-        if self.code == 2 and (not told or not re.match(r"(usage: )?diffexp train", told[0])):
+        if self.code == 2 and (not lines or not re.match(r"(usage: )?diffexp train", lines[0])):
             return "no message"
-        if self.code == 2 and len([line for line in told if line.startswith("diffexp train: error:")]) != 1:
+        if self.code == 2 and len([line for line in lines if line.startswith("diffexp train: error:")]) != 1:
             return "not one message"
-        if re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", self.said.replace("\t", " ")):
+        if re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", self.stderr.replace("\t", " ")):
             return "control characters"
-        return "a message of 4000 characters" if len(self.said) > 4000 else None
+        return "a message of 4000 characters" if len(self.stderr) > 4000 else None
 
 
 def outcome(words: Sequence[str], root: Path) -> Outcome:
@@ -164,7 +164,7 @@ def outcome(words: Sequence[str], root: Path) -> Outcome:
 
     errors = io.StringIO()
     began = time.process_time()
-    hub = mock.patch.dict(sys.modules, {"datasets": None})  # nothing is asked of a network
+    hub = mock.patch.dict(sys.modules, {"datasets": None})  # no network is used
     with hub, contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
         try:
             code = run_hydra_app(lambda cfg: None, "train", line, check)
@@ -208,7 +208,7 @@ def main() -> int:
         slow = len(seconds) > 1 and found.seconds > 3 + 0.4 * (found.jobs - 1)  # jobs are composed one by one
         why = found.wrong or (f"{found.seconds:.1f} s for {found.jobs} job(s)" if slow else None)
         if why:
-            wrong.append(f"diffexp train {shlex.join(words)}\n{why}:\n{found.said[-1500:]}")
+            wrong.append(f"diffexp train {shlex.join(words)}\n{why}:\n{found.stderr[-1500:]}")
             print(wrong[-1], "-" * 80, sep="\n", flush=True)
 
     os.environ.pop("HYDRA_FULL_ERROR", None)
@@ -216,8 +216,8 @@ def main() -> int:
         look([], outcome([], Path(root)))  # imports
         tried(options.examples, look, Path(root), options.seed)
     print(
-        f"{len(seconds) - 1} command lines: {codes.count(0) - 1} build, {codes.count(2)} are refused, {len(wrong)} end "
-        f"wrongly; the slowest took {max(seconds[1:]):.1f} s"
+        f"{len(seconds) - 1} command lines: {codes.count(0) - 1} build, {codes.count(2)} end with one message, "
+        f"{len(wrong)} end wrongly; the slowest took {max(seconds[1:]):.1f} s"
     )
     return int(bool(wrong))
 

@@ -55,9 +55,9 @@ class Swept:
 
     Attributes:
         marks: How often each text was found among the marks that the jobs left on the disk.
-        states: How often each state was found in what the sweep said.
+        states: How often each state was found in the sweep's output.
         code: Its exit code.
-        errors: What it said on stderr.
+        errors: Its stderr.
         composed: Seconds until the first job was started.
         seconds: Seconds until the end.
     """
@@ -70,7 +70,7 @@ class Swept:
     seconds: float
 
 
-def swept(folder: Path, jobs: int, crash_every: int, at_a_time: int, tell: bool = False) -> Swept:
+def swept(folder: Path, jobs: int, crash_every: int, at_a_time: int, show: bool = False) -> Swept:
     """Runs the sweep in an empty folder."""
     app = folder / "app.py"
     app.write_text(APP)
@@ -80,25 +80,25 @@ def swept(folder: Path, jobs: int, crash_every: int, at_a_time: int, tell: bool 
         "hydra.job.chdir=false",
     )  # fmt: skip
     began = time.monotonic()
-    composed, said = 0.0, list[str]()
+    composed, found = 0.0, list[str]()
     with (folder / "errors").open("w+") as errors:
         with subprocess.Popen(line, cwd=folder, stdout=subprocess.PIPE, stderr=errors, text=True) as sweep:
             assert sweep.stdout is not None
             for text in sweep.stdout:
                 if not composed and text.startswith("#"):
                     composed = time.monotonic() - began
-                said += re.findall(r"^#\d+ ([a-zA-Z]+)", text)
-                if tell and re.search(r"\(\d*00 of ", text):
+                found += re.findall(r"^#\d+ ([a-zA-Z]+)", text)
+                if show and re.search(r"\(\d*00 of ", text):
                     print(text.strip(), flush=True)
         errors.seek(0)
         text = errors.read()
     seconds = time.monotonic() - began
     marks = Counter(file.read_text() for file in folder.glob("ran-*"))
-    return Swept(marks, Counter(said), sweep.returncode, text, composed, seconds)
+    return Swept(marks, Counter(found), sweep.returncode, text, composed, seconds)
 
 
 def right(result: Swept, jobs: int, crash_every: int) -> None:
-    """Raises AssertionError if a job was lost, ran twice or is said to have ended otherwise than it did."""
+    """Raises AssertionError if a job was lost, ran twice or is reported with another end than it had."""
     crashes = [number for number in range(jobs) if number % crash_every == 3]
     killed = sum(number // crash_every % 3 == 2 for number in crashes)
     assert result.marks == Counter({"began\nended\n": jobs - len(crashes), "began\n": len(crashes)}), result.marks
@@ -117,7 +117,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="thousand-") as name:
         folder = Path(name)
-        result = swept(folder, args.jobs, args.crash_every, args.at_a_time, tell=True)
+        result = swept(folder, args.jobs, args.crash_every, args.at_a_time, show=True)
         right(result, args.jobs, args.crash_every)
         # As many side by side as in the sweep, with the machine as busy as it is.
         alone = (sys.executable, folder / "app.py", "number=0", "crash_every=7", "hydra.output_subdir=null")

@@ -11,7 +11,7 @@ from diffexp.check.checks import REFERENCES, CheckResult
 from diffexp.check.target import TargetReport
 from diffexp.check.training import TrainingReport
 from diffexp.objective import EffectiveWeight
-from diffexp.report.format import counted, listed
+from diffexp.report.format import counted, listed, number, rounded_percent
 from diffexp.runs.metric_keys import NOISE_REGIONS, NOISE_REGIONS_TEXT
 
 _STYLE = {"ok": "green", "note": "yellow", "FAILED": "bold red"}
@@ -71,7 +71,7 @@ def _sentences(known: TrainingReport) -> Iterator[tuple[str, str]]:
     """(heading, sentence) of what follows for training."""
     yield "", listed([f"for {name} by {' and '.join(_rounding_errors(known, name))}" for name in REFERENCES])
     shares = [
-        f"{100 * weight:.0f} % at {name} noise, {100 * times:.0f} % of the times"
+        f"{rounded_percent(weight)} at {name} noise, {rounded_percent(times)} of the times"
         for name, (weight, times) in _shares(known).items()
     ]
     yield "weight", f"of the plain loss: {'; '.join(shares)}"
@@ -79,8 +79,8 @@ def _sentences(known: TrainingReport) -> Iterator[tuple[str, str]]:
     noise = "none: y is a function of x0 and eps alone"
     if known.label_noise:
         noise = (
-            f"{_label_noise(known)} of the zero-prediction loss ({known.zero_loss:.4g}) is c xi, which is irreducible: "
-            f"the loss cannot fall below {known.label_noise:.4g}"
+            f"{_label_noise(known)} of the zero-prediction loss ({number(known.zero_loss)}) is c xi, which is "
+            f"irreducible: the loss cannot fall below {number(known.label_noise)}"
         )
     yield "label noise", noise
     ratios = [f"{ratio} at {name}" for name, ratio in zip(NOISE_REGIONS, _gradients(known), strict=True)]

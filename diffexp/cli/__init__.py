@@ -1,1 +1,1 @@
-"""The commands: the only place that knows Hydra and wandb."""
+"""The commands: the only place that imports Hydra and wandb."""

@@ -19,6 +19,7 @@ from diffexp.denoiser import Denoiser
 from diffexp.errors import UserError, did_you_mean
 from diffexp.metrics.samples import Metric, PreparedMetric
 from diffexp.objective import Objective
+from diffexp.runs.config_keys import NETWORK_FITS
 from diffexp.samplers import Sampler
 from diffexp.schedule import Schedule
 from diffexp.targets import Target
@@ -144,14 +145,14 @@ _prepared: dict[tuple[str, str, torch.device], PreparedMetric] = {}
 
 
 def try_network(cfg: DictConfig, parts: Setup, device: torch.device) -> None:
-    """Make the network, ask it once, and make its optimiser and trainer; what the jobs of a sweep share is tried once.
+    """Make the network, call it once, and make its optimiser and trainer; what the jobs of a sweep share is tried once.
 
     The last network is kept for the training of the same configuration and seed: see `take_denoiser`.
 
     Raises:
         UserError: One of them cannot be made or used with these settings.
     """
-    named = tuple(OmegaConf.to_yaml(cfg[key], resolve=True) for key in _SHAPE_A_NETWORK)
+    named = tuple(OmegaConf.to_yaml(cfg[key], resolve=True) for key in NETWORK_FITS)
     if named in _tried:
         return
     made = parts.denoiser(int(cfg.seed), device)
@@ -169,7 +170,6 @@ def try_network(cfg: DictConfig, parts: Setup, device: torch.device) -> None:
     _last_denoiser[_denoiser_key(cfg, device)] = made
 
 
-_SHAPE_A_NETWORK = ("network", "optimizer", "schedule", "data", "compute", "trainer")
 _tried: set[tuple[str, ...]] = set()
 _last_denoiser: dict[str, Denoiser] = {}
 
@@ -203,5 +203,5 @@ def _try_trainer(cfg: DictConfig, parts: Setup, device: torch.device) -> None:
         with quiet():
             make_trainer(parts, device, max_steps=1)
     except (TypeError, ValueError, ImportError, MisconfigurationException) as error:
-        typed = " ".join(f"trainer.{key}={value}" for key, value in parts.trainer.items())
-        raise UserError(f"{typed}: {' '.join(str(error).split())}") from error
+        given = " ".join(f"trainer.{key}={value}" for key, value in parts.trainer.items())
+        raise UserError(f"{given}: {' '.join(str(error).split())}") from error

@@ -47,7 +47,7 @@ _diffexp_hydra() {
         found=$(while IFS= read -r each; do [[ $each ]] && echo "${word%%=*}=$each"; done <<< "$found")
     while IFS= read -r candidate; do
         [[ $candidate == "$asked"* && $candidate ]] || continue
-        [[ $candidate == hydra* && -z $asked ]] && continue  # Hydra's own settings, unless they are asked for
+        [[ $candidate == hydra* && -z $asked ]] && continue  # Hydra's own settings, unless the word begins so
         [[ -n $first ]] && candidate=$first${candidate#*=}
         # Readline replaces only what follows the last character of COMP_WORDBREAKS.
         for cut in = : @; do
@@ -58,8 +58,8 @@ _diffexp_hydra() {
     done <<< "$found"
 }
 
-# Asks Hydra. Flags that say where choices lie, and the run that is taken up, belong to the question's own command
-# line: Hydra reads the other words as overrides. Of target=epsilon,x0,s it is asked for target=s.
+# Queries Hydra. Flags that name folders with choices, and the run, belong to the query's own command line: Hydra
+# reads the other words as overrides. Of target=epsilon,x0,s the query is target=s.
 _diffexp_ask() {
     local sweep= take=
     for each in "${before[@]}"; do

@@ -1,4 +1,4 @@
-"""`diffexp completion bash` prints completion.bash, which completes commands and what Hydra knows of their settings."""
+"""`diffexp completion bash` prints completion.bash, which completes commands and the settings that Hydra lists."""
 
 import sys
 from importlib.resources import files

@@ -29,7 +29,7 @@ class AlreadyReported(Exception):
 
 
 def raise_in_full(error: BaseException) -> None:
-    """Raises the error itself, with its traceback, where HYDRA_FULL_ERROR=1 asks for that."""
+    """Raises the error itself, with its traceback, where HYDRA_FULL_ERROR=1 is set."""
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         raise error
 
@@ -50,11 +50,11 @@ def user_message(error: BaseException) -> str | None:
 
 
 def composition_message(error: Exception, overrides: Sequence[str], compose: Callable[[list[str]], DictConfig]) -> str:
-    """What is wrong with overrides that Hydra cannot compose, and what would do.
+    """What is wrong with overrides that Hydra cannot compose, and what to use instead.
 
     Args:
         error: What composing them raised.
-        overrides: As typed, or as a sweep made them.
+        overrides: As on the command line, or as a sweep made them.
         compose: Composes other overrides, to find what there is.
     """
     if isinstance(error, UserError):

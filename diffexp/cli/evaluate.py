@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
-    from diffexp.cli.load_run import Trained
+    from diffexp.cli.load_run import LoadedRun
     from diffexp.cli.questions import Question
 
 
@@ -17,14 +17,14 @@ def main(argv: Sequence[str]) -> int:
     from diffexp.cli.questions import Question, print_table
     from diffexp.cli.run_config import run_on_trained
 
-    asked: list[Question] = []
+    questions: list[Question] = []
 
-    def ask(cfg: DictConfig) -> None:
-        asked.append(Question.of(cfg))
+    def collect(cfg: DictConfig) -> None:
+        questions.append(Question.of(cfg))
 
-    code = run_on_trained(evaluate, "evaluate", argv, ("sampler", "metric"), ("sampling", "cache"), check, ask)
-    if len(asked) > 1:
-        print_table(asked)
+    code = run_on_trained(evaluate, "evaluate", argv, ("sampler", "metric"), ("sampling", "cache"), check, collect)
+    if len(questions) > 1:
+        print_table(questions)
     return code
 
 
@@ -32,8 +32,7 @@ def check(cfg: DictConfig) -> None:
     """Require settings with which something can be measured.
 
     Raises:
-        ValueError: Names the setting as typed, and what it may be.
-        FileNotFoundError: There is no such run, or it has no such weights.
+        UserError: A setting is wrong, there is no such run, or it has no such weights.
     """
     from diffexp.cli.load_run import require_measurable
     from diffexp.cli.run_config import require_one_output
@@ -47,11 +46,11 @@ def check(cfg: DictConfig) -> None:
 def evaluate(cfg: DictConfig) -> None:
     """Print the prediction errors, bits/dim and the sample metrics, and record them.
 
-    A question that has been asked of the same weights before is printed from its record, unless `again=true`. With
+    A question that has been measured before with the same weights is printed from its record, unless `again=true`. With
     `out=` it is always measured, and written there instead.
     """
     from diffexp.cli.instantiate import built
-    from diffexp.cli.load_run import trained
+    from diffexp.cli.load_run import load_run
     from diffexp.cli.questions import Question
     from diffexp.cli.run_config import require_writable
     from diffexp.gradients.diagnostics import Diagnostics
@@ -63,7 +62,7 @@ def evaluate(cfg: DictConfig) -> None:
     diagnostics = built(cfg.diagnostics, Diagnostics, "diagnostics")
     if cfg.out:
         require_writable(Path(cfg.out))
-    run = trained(cfg)
+    run = load_run(cfg)
     file = Path(cfg.out) if cfg.out else require_writable(question.file(run.step))
     if not cfg.out and not cfg.again and (record := question.measured(run.step)):
         _print(cast(Mapping[str, Any], record["metrics"]))
@@ -77,14 +76,14 @@ def evaluate(cfg: DictConfig) -> None:
     print(file)
 
 
-def _without_samples(cfg: DictConfig, run: "Trained") -> dict[str, float]:
+def _without_samples(cfg: DictConfig, run: "LoadedRun") -> dict[str, float]:
     """What depends on neither sampler nor metric, measured once per process."""
     from diffexp.likelihood.held_out import Measurement, bits_per_dim
 
     t_start = run.cfg.sampling.t_start
     likelihood = cast(dict[str, Any], OmegaConf.to_container(cfg.likelihood))
-    asked = [str(Path(cfg.run).resolve()), cfg.weights, run.step, likelihood, t_start]
-    if (key := json.dumps(asked)) not in _measured:
+    inputs = [str(Path(cfg.run).resolve()), cfg.weights, run.step, likelihood, t_start]
+    if (key := json.dumps(inputs)) not in _measured:
         held = run.parts.held_out()
         found = held.measure(run.denoiser)
         found |= {f"{name}/optimum": value for name, value in held.optimum.items()}
@@ -95,7 +94,7 @@ def _without_samples(cfg: DictConfig, run: "Trained") -> dict[str, float]:
 _measured: dict[str, dict[str, float]] = {}
 
 
-def _of_samples(run: "Trained", question: "Question") -> dict[str, float]:
+def _of_samples(run: "LoadedRun", question: "Question") -> dict[str, float]:
     from diffexp.cli import build
 
     if question.settings["metric"] is None:

@@ -1,6 +1,6 @@
 """One command of `diffexp` as a Hydra application: all of Hydra's flags, with messages of our own.
 
-Hydra prints an error, swallows it and exits with 1. Here the command line is composed first, every job of a
+Hydra prints an error, suppresses it and exits with 1. Here the command line is composed first, every job of a
 sweep is checked before the first one starts, and bad input ends as one message and exit code 2.
 """
 
@@ -70,7 +70,7 @@ def run_hydra_app(
     warnings.filterwarnings("ignore", r"\s*'hydra/launcher/local' is validated against ConfigStore schema")
     parser = get_args_parser()
     parser.prog = program
-    # A launcher that starts this program again looks for Hydra's share of the command line where Hydra does.
+    # A launcher that starts this program again reads Hydra's flags from sys.argv, as Hydra does.
     with _argv([program, *argv]):
         try:
             args = parser.parse_intermixed_args(list(argv))
@@ -88,11 +88,11 @@ def run_hydra_app(
 
 def _validate(args: Namespace) -> None:
     if args.experimental_rerun is not None:
-        raise UserError("--experimental-rerun reads a pickle, which can run code. Type the command again instead.")
+        raise UserError("--experimental-rerun reads a pickle, which can run code. Repeat the command instead.")
     if args.config_dir is not None and not os.path.isdir(args.config_dir):  # noqa: PTH112
         raise UserError(f"--config-dir {args.config_dir}: there is no such folder.")
-    asked = {"--run": args.run, "--multirun": args.multirun, "--cfg": args.cfg, "--info": args.info}
-    if len(both := [flag for flag, on in asked.items() if on]) > 1:
+    modes = {"--run": args.run, "--multirun": args.multirun, "--cfg": args.cfg, "--info": args.info}
+    if len(both := [flag for flag, on in modes.items() if on]) > 1:
         raise UserError(f"{' and '.join(both)} cannot be combined.")
     if args.resolve and not (args.cfg or args.help):
         raise UserError("--resolve goes with --cfg or --help: it prints the configuration with its values filled in.")
@@ -109,7 +109,7 @@ def finished(cfg: DictConfig) -> str | None:
 
 
 def _show(args: Namespace, parser: ArgumentParser, task: Task, config_name: str, before: Before | None) -> int:
-    """What only shows something is Hydra's own, after a look at the overrides."""
+    """Show what Hydra shows by itself, once the overrides are checked."""
     with _opened(args, task, config_name, before) as app:
         if args.hydra_help:
             app.hydra_help(config_name, parser, args)

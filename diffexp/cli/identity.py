@@ -1,4 +1,4 @@
-"""Who a run is: its directory, its configuration, the command that repeats it, the code it ran."""
+"""What identifies a run: its directory, its configuration, the command that repeats it, the code it ran."""
 
 import shlex
 import sys
@@ -52,8 +52,8 @@ def command() -> str:
     words = list(HydraConfig.get().overrides.task)
     if any(word.startswith("experiment=") for word in words):
         words.append("hydra.mode=RUN")  # this run alone of the sweep that the file describes
-    typed = get_args_parser().parse_known_args(sys.argv[1:])[0]
-    for flag, value in (("--config-dir", typed.config_dir), ("--config-name", typed.config_name)):
+    flags = get_args_parser().parse_known_args(sys.argv[1:])[0]
+    for flag, value in (("--config-dir", flags.config_dir), ("--config-name", flags.config_name)):
         if value is not None:
             words.insert(0, f"{flag}={value}")
     return f"diffexp train {shlex.join(words)}"

@@ -1,4 +1,4 @@
-"""A trained run, taken up again from its directory by a command."""
+"""A trained run, loaded from its directory by a command."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from diffexp.training.setup import Setup
 
 
 @dataclass(frozen=True)
-class Trained:
+class LoadedRun:
     """A run's averaged network with everything that it was trained with.
 
     Attributes:
@@ -38,7 +38,7 @@ class Trained:
         return self.parts.samples(self.denoiser)
 
 
-def trained(cfg: DictConfig) -> Trained:
+def load_run(cfg: DictConfig) -> LoadedRun:
     """The run at `cfg.run` with its `cfg.weights`, and the sampler, metric and sampling settings of `cfg`.
 
     Raises:
@@ -52,7 +52,7 @@ def trained(cfg: DictConfig) -> Trained:
     denoiser = parts.denoiser(int(replaced.seed), device)
     denoiser.network.load_state_dict(weights)
     denoiser.network.requires_grad_(False).eval()
-    return Trained(replaced, parts, denoiser, device, step, run.record)
+    return LoadedRun(replaced, parts, denoiser, device, step, run.record)
 
 
 def configuration(run: Run, cfg: DictConfig) -> DictConfig:
@@ -65,7 +65,7 @@ def configuration(run: Run, cfg: DictConfig) -> DictConfig:
 
 
 def choices(run: Run) -> dict[str, str]:
-    """Which file was taken of each group, as the run's record says."""
+    """Which file was taken of each group, as the run's record has it."""
     return {key: str(value) for key, value in run.record.items()}
 
 
@@ -73,8 +73,7 @@ def require_measurable(cfg: DictConfig) -> None:
     """Require what can be found out without reading weights: that they are there, and that the parts fit together.
 
     Raises:
-        FileNotFoundError: There is no such run, or it has no such weights.
-        ValueError: The sampler cannot be used on the run's schedule, or a setting is wrong.
+        UserError: There is no such run, it has no such weights, or the sampler cannot be used on its schedule.
     """
     run = find_run(cfg.run)
     weights_file(run, str(cfg.weights))

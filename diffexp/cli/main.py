@@ -1,4 +1,4 @@
-"""`diffexp COMMAND ...`: finds the command and hands the rest of the line to it.
+"""`diffexp COMMAND ...`: finds the command and passes the rest of the line to it.
 
 Nothing heavy is imported here: help, errors and completion must appear at once.
 """
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _terminable() -> Generator[None, None, None]:
-    """Lets SIGTERM end the program as Ctrl-C does, through every `finally`, where nothing else handles it."""
+    """Makes SIGTERM end the program as Ctrl-C does, through every `finally`, where nothing else handles it."""
 
     def end(number: int, frame: object) -> None:
         raise SystemExit(TERMINATED)

@@ -13,13 +13,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from diffexp.cli.identity import chosen_files, plain, run_directory
-from diffexp.runs.config_keys import MEASUREMENT
+from diffexp.runs.config_keys import MEASUREMENT, NOT_MEASURED, below
 from diffexp.runs.directory import RunDirectory, differences, measurement, samples_drawn_by
 from diffexp.runs.study import Run
 
 
 def evaluate_instead(directory: RunDirectory, cfg: DictConfig) -> str:
-    """ "; to measure ...": the command that measures a finished run as `cfg` says; "" where it was measured so."""
+    """ "; to measure ...": the command that measures a finished run as `cfg` does; "" where it was measured so."""
     there = _measured(directory.path)
     if there is None or there == measurement(plain(cfg)):
         return ""
@@ -49,18 +49,18 @@ class OneRunTwice:
         self._noted = False
 
     def __call__(self, cfg: DictConfig) -> None:
-        directory, asked = run_directory(cfg, chosen_files()), measurement(plain(cfg))
-        before = self._seen.setdefault(directory.path, asked)
-        if before == asked or self._noted:
+        directory, wanted = run_directory(cfg, chosen_files()), measurement(plain(cfg))
+        before = self._seen.setdefault(directory.path, wanted)
+        if before == wanted or self._noted:
             return
         self._noted = True
-        keys = [key for key in before.keys() | asked.keys() if before.get(key) != asked.get(key)]
+        keys = [key for key in before.keys() | wanted.keys() if before.get(key) != wanted.get(key)]
         groups = sorted({key.partition(".")[0] for key in keys})
         both = " metric=[A,B] measures both at once." if "metric" in groups else ""
         swept = [f"{group}=..." for group in groups if group != "sampling"] or ["sampling.KEY=..."]
         _note(
             f"jobs that differ only in {' and '.join(groups)} are one run, which is trained once and measured as its "
-            f"first job says.{both} To measure runs in several ways: "
+            f"first job has it.{both} To measure runs in several ways: "
             f"diffexp evaluate {_every_run_of(directory)} {' '.join(swept)}"
         )
 
@@ -79,13 +79,11 @@ def _measured(path: Path) -> dict[str, Any] | None:
 
 
 def _typed(cfg: DictConfig) -> list[str]:
-    """The overrides of this job that say how samples are measured; the choices where there are none."""
+    """The overrides of this job about how samples are measured; the choices where there are none."""
     words: list[str] = list(HydraConfig.get().overrides.task)
-    kept = ("sampling.every", "sampling.grid")  # about pictures drawn during training
+    keys = [word.lstrip("+").partition("=")[0] for word in words]
     found = [
-        word
-        for word in words
-        if (key := word.lstrip("+").partition("=")[0]) not in kept and key.partition(".")[0] in MEASUREMENT
+        word for word, key in zip(words, keys, strict=True) if below(key, MEASUREMENT) and not below(key, NOT_MEASURED)
     ]
     chosen = chosen_files()
     return found or [f"{group}={chosen[group]}" for group in ("sampler", "metric") if group in cfg]

@@ -9,13 +9,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffexp.runs.config_keys import STEP_COST, below
 from diffexp.runs.state_names import STATES, TO_TRAIN
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-#: What decides how much work a step is. The target and the loss do not: the network costs more than all else.
-_WORK = ("network", "data", "compute", "optimizer._target_", "training.batch_size", "trainer.max_steps")
 
 _SHOWN = ("training.batch_size", "trainer.max_steps")  # in columns of their own
 
@@ -104,7 +102,7 @@ class Plan:
         path = run_directory(cfg, chosen).path
         if str(path) in {job.path for job in self.jobs}:
             return
-        work = {key: value for key, value in flat(plain(cfg)) if key in _WORK or key.partition(".")[0] in _WORK}
+        work = {key: value for key, value in flat(plain(cfg)) if below(key, STEP_COST)}
         cost = next((cost for cost in self.costs if cost.work == work), None)
         if cost is None:
             cost = _cost(cfg, chosen, work)
@@ -215,6 +213,7 @@ def _print(plan: Plan) -> None:
     from rich.text import Text
 
     from diffexp.io.redact import on_one_line
+    from diffexp.report.format import count, scaled
 
     console = Console(highlight=False, soft_wrap=True, width=1000)  # a table is as wide as it needs to be
     for line in _job_lines(plan):
@@ -227,16 +226,15 @@ def _print(plan: Plan) -> None:
     for cost in plan.costs:
         words = (cost.network, cost.data, _distinguishing(cost, plan.costs))
         flops, pace = scaled(float(cost.flops_per_step)).strip(), f"{cost.seconds_per_step:.3g}"
-        numbers = (f"{cost.batch_size}", f"{_runs(cost, plan.jobs)}", f"{cost.parameters:,}", flops, pace)
-        table.add_row(*(Text(on_one_line(word)) for word in words), *numbers, f"{cost.images_per_run:,}")
+        numbers = (f"{cost.batch_size}", f"{_runs(cost, plan.jobs)}", count(cost.parameters), flops, pace)
+        table.add_row(*(Text(on_one_line(word)) for word in words), *numbers, count(cost.images_per_run))
     console.print(table)
     console.print(Text(_sum_line(plan)))
 
 
 def _job_lines(plan: Plan) -> Iterator[str]:
     from diffexp.io.redact import on_one_line
-    from diffexp.report.format import counted
-    from diffexp.report.status import percent
+    from diffexp.report.format import counted, percent
 
     yield f"{counted(len(plan.jobs), 'run')}: " + ", ".join(f"{n} {state}" for state, n in plan.states().items())
     begun = [job for job in plan.jobs if job.state not in ("not started", "done", "diverged") or job.images_seen]
@@ -248,14 +246,14 @@ def _job_lines(plan: Plan) -> Iterator[str]:
 
 def _sum_line(plan: Plan) -> str:
     from diffexp.io.progress import clock
-    from diffexp.report.format import counted
+    from diffexp.report.format import count, counted, scaled
 
     total = plan.total()
     if not total["runs"]:
         return "to do: nothing"
     devices = " and ".join(sorted({cost.device for cost in plan.costs}))
     return (
-        f"to do: {counted(int(total['runs']), 'run')}, {total['images']:,.0f} images, {scaled(total['flops'])}FLOPs, "
+        f"to do: {counted(int(total['runs']), 'run')}, {count(total['images'])} images, {scaled(total['flops'])}FLOPs, "
         f"{clock(total['seconds'])} of training on {devices}; validation, samples and metrics not counted"
     )
 
@@ -272,13 +270,3 @@ def _distinguishing(cost: Cost, costs: Sequence[Cost]) -> str:
         for key, value in cost.work.items()
         if key not in _SHOWN and any(each.get(key) != value for each in alike)
     )
-
-
-def scaled(value: float) -> str:
-    """ "4.12 G": three digits and the power of a thousand."""
-    from diffexp.report.format import number
-
-    for power, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= power:
-            return f"{value / power:.3g} {unit}"
-    return f"{number(value)} "

@@ -14,6 +14,8 @@ from diffexp.cli.chosen import metric_names
 from diffexp.cli.identity import chosen_files
 from diffexp.cli.run_config import OWN, find_run
 from diffexp.io.jsonio import read_json
+from diffexp.report.format import count
+from diffexp.runs.config_keys import NOT_MEASURED
 from diffexp.runs.evaluations import (
     NO_SAMPLER,
     Evaluation,
@@ -71,7 +73,7 @@ class Question:
         return self.run.place(record_name(self.sampler, self.weights, step, self.settings))
 
     def measured(self, step: int) -> Mapping[str, Any] | None:
-        """The record of the weights of this step; None if the question has not been asked of them."""
+        """The record of the weights of this step; None if it has not been measured with them."""
         file = self.run.file(record_name(self.sampler, self.weights, step, self.settings))
         record = read_json(file) if file else None
         return record if record and isinstance(record.get("metrics"), dict) else None
@@ -108,8 +110,8 @@ def print_table(questions: Sequence[Question]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    asked = {(each.run.path, question_hash(each.weights, each.settings)): each for each in questions}
-    found = [(question, question.found()) for question in asked.values()]
+    distinct = {(each.run.path, question_hash(each.weights, each.settings)): each for each in questions}
+    found = [(question, question.found()) for question in distinct.values()]
     keys = _shown([evaluation for _, evaluation in found if evaluation])
     table = Table("run", "sampler", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("NFE", "weights", *keys):
@@ -120,7 +122,7 @@ def print_table(questions: Sequence[Question]) -> None:
             table.add_row(*head, "", "not measured")
             continue
         values = [f"{evaluation.metrics[key]:.5g}" if key in evaluation.metrics else "-" for key in keys]
-        table.add_row(*head, f"{evaluation.nfe}", f"{evaluation.weights} {evaluation.step:,}", *values)
+        table.add_row(*head, f"{evaluation.nfe}", f"{evaluation.weights} {count(evaluation.step)}", *values)
     terminal = Console(highlight=False)
     (terminal if terminal.is_terminal else Console(highlight=False, width=160)).print(table)
 
@@ -151,7 +153,7 @@ def _metric_settings(node: Mapping[str, Any]) -> dict[str, Any] | None:
     """Without what moves no number, and with a count for each of the features; None where nothing is measured."""
     if node.get("_target_") == _NO_METRIC:
         return None
-    settings = {key: value for key, value in node.items() if key not in ("cache", "batch", "_convert_")}
+    settings = {key: value for key, value in node.items() if f"metric.{key}" not in (*NOT_MEASURED, "metric._convert_")}
     if isinstance(settings.get("count"), int) and (names := metric_names({"features": settings.get("features")})):
         settings["count"] = dict.fromkeys(names, settings["count"])
     return settings

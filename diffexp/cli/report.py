@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _report(options)
     except (UserError, OSError) as error:
-        print(printable(f"diffexp report: {error}"), file=sys.stderr)
+        print(printable(f"diffexp report: error: {error}"), file=sys.stderr)
         return 2
     return 0
 

@@ -24,15 +24,13 @@ from diffexp.cli.hydra_app import run_hydra_app
 from diffexp.errors import UserError
 from diffexp.io.files import why_unwritable
 from diffexp.io.redact import printable
+from diffexp.runs.config_keys import NOT_MEASURED
 from diffexp.runs.directory import flat
 from diffexp.runs.study import Run, find_study, read_study
 
 OWN = "own"
 
 _SWEEP = ("-m", "--multirun")
-
-# The rest of `sampling` is about when and how many a training run draws.
-_SAMPLING = ("every", "grid")
 
 
 def run_on_trained(
@@ -50,14 +48,14 @@ def run_on_trained(
         name: As there.
         argv: As there.
         groups: Get a choice `own`, the run's node of that name.
-        keys: Top-level settings that are the run's where the command line says nothing.
+        keys: Top-level settings that are the run's unless the command line sets them.
         checks: As there.
     """
     try:
         words = with_runs(argv, _setting(argv, "weights") or "last")
-    except (FileNotFoundError, ValueError) as error:
+    except UserError as error:
         words = list(argv)
-        if not any(word.startswith("-") and word not in _SWEEP for word in words):  # --help or --cfg show all the same
+        if not any(word.startswith("-") and word not in _SWEEP for word in words):  # --help and --cfg need no run
             print(printable(f"diffexp {name}: error: {error}"), file=sys.stderr)
             return 2
     with _stored(groups, keys, words) as store:
@@ -70,12 +68,11 @@ def with_runs(words: Sequence[str], weights: str) -> list[str]:
     A study, or several runs, make a sweep: -m is added where it is missing.
 
     Args:
-        words: As typed.
+        words: As on the command line.
         weights: Which of a run's weights are wanted.
 
     Raises:
-        FileNotFoundError: There is no such run or study.
-        ValueError: Both are given, or the study has no finished run.
+        UserError: There is no such run or study, both are given, or the study has no finished run.
     """
     typed, study = _setting(words, "run"), _setting(words, "study")
     if study in (None, "", "null"):
@@ -95,7 +92,7 @@ def with_runs(words: Sequence[str], weights: str) -> list[str]:
 
 
 def _setting(words: Sequence[str], key: str) -> str | None:
-    """The value of the last word that sets a key, as typed."""
+    """The value of the last word that sets a key, as on the command line."""
     values = [word.partition("=")[2] for word in words if word.startswith(f"{key}=")]
     return values[-1] if values else None
 
@@ -136,7 +133,7 @@ def find_run(typed: str) -> Run:
 
     Raises:
         UserError: There is none, or its configuration cannot be read.
-        UserError: Its configuration asks for something that is not in it.
+        UserError: Its configuration has an interpolation.
     """
     run = Run.at(Path(typed).expanduser().resolve())
     if run is None or not run.config:
@@ -145,7 +142,7 @@ def find_run(typed: str) -> Run:
             "<root>/<study>/<choices>-<hash>/seed=<N>; `diffexp report STUDY` lists them."
         )
     for key, value in flat(run.config):
-        if "${" in str(value):  # ${oc.env:TOKEN} would read the environment of whoever opens the run
+        if "${" in str(value):  # ${oc.env:TOKEN} would read the environment of the user
             raise UserError(f"run={typed}: {key} in its configuration is no plain value but {value}. Write the value.")
     return run
 
@@ -189,7 +186,7 @@ def _stored(
     Args:
         groups: See `run_on_trained`.
         keys: Likewise.
-        words: The command's arguments, which name the run where a job does not: completion asks without it.
+        words: The command's arguments, which name the run where a job does not, as in completion.
     """
     store = ConfigStore.instance()
 
@@ -197,12 +194,12 @@ def _stored(
         try:
             typed = _setting(overrides, "run") or _setting(words, "run")
             run = find_run(_runs_typed(typed)[0]) if typed else None
-        except (FileNotFoundError, ValueError):
+        except UserError:
             run = None  # the job's check reports it
         config = run.config if run else dict[str, Any]()
         top = {key: config[key] for key in keys if config.get(key) is not None}
         if "sampling" in top:
-            top["sampling"] = {key: value for key, value in top["sampling"].items() if key not in _SAMPLING}
+            top["sampling"] = _measured(top["sampling"])
         store.store(name=OWN, node=top, provider=OWN)
         for group in groups:
             node = cast(Mapping[str, Any], config.get(group) or {})
@@ -221,6 +218,11 @@ def _stored(
                 store.repo.pop(group)
 
 
+def _measured(sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """Without when and how many images a training run draws."""
+    return {key: value for key, value in sampling.items() if f"sampling.{key}" not in NOT_MEASURED}
+
+
 def _named(metric: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """A metric of 0.1, whose one kind of features had no name, as it is written now."""
     features = metric.get("features")
@@ -232,7 +234,7 @@ def _named(metric: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def _tied(node: Mapping[str, Any], config: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     """The node with what it shares with `sampling` and `cache` tied to them again, as its file in conf/ ties it."""
     sampling = cast(Mapping[str, Any], config.get("sampling") or {})
-    shared = {key: (f"${{sampling.{key}}}", value) for key, value in sampling.items() if key not in _SAMPLING}
+    shared = {key: (f"${{sampling.{key}}}", value) for key, value in _measured(sampling).items()}
     if "cache" in keys:
         shared["cache"] = ("${cache}", config.get("cache"))
     return {key: shared[key][0] if key in shared and value == shared[key][1] else value for key, value in node.items()}

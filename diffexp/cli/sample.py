@@ -16,10 +16,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def check(cfg: DictConfig) -> None:
-    """Refuse what cannot be drawn or written.
+    """Require settings with which images can be drawn and written.
 
     Raises:
-        ValueError: `out` is neither .png nor .npz, `count` is no positive number, or there are no such `weights`.
+        UserError: `out` is neither .png nor .npz, `count` is no positive number, or there are no such `weights`.
     """
     from diffexp.cli.run_config import require_one_output
     from diffexp.cli.schema import validate_settings
@@ -40,12 +40,12 @@ def sample(cfg: DictConfig) -> None:
 
     import numpy as np
 
-    from diffexp.cli.load_run import trained
+    from diffexp.cli.load_run import load_run
     from diffexp.data.pixels import to_uint8
     from diffexp.io.files import replacing
     from diffexp.training.image_grid import save_grid
 
-    run = trained(cfg)
+    run = load_run(cfg)
     images = run.samples()(0, cfg.count)
     if out.suffix == ".png":
         save_grid(images, out)

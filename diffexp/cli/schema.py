@@ -1,7 +1,7 @@
-"""The types and ranges of the settings that no class of its own judges.
+"""The types and ranges of the settings that no class of its own validates.
 
 OmegaConf checks the types against a dataclass, for every command that has the setting; conf/ has the defaults. A class
-that `_target_` names judges its own arguments.
+that `_target_` names validates its own arguments.
 """
 
 import math
@@ -65,7 +65,7 @@ class Settings:
     sampling: SamplingSection = field(default_factory=SamplingSection)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     compute: Compute = field(default_factory=Compute)
-    trainer: dict[str, Any] = MISSING  # Lightning's, which judges its own
+    trainer: dict[str, Any] = MISSING  # Lightning's, which validates its own
     likelihood: Likelihood = field(default_factory=Likelihood)
     weights: str = MISSING
     again: bool = MISSING
@@ -116,7 +116,7 @@ def validate_settings(cfg: DictConfig) -> None:
     """Require values that a run can have, of the settings that the configuration has.
 
     Raises:
-        UserError: Names the key as typed, and what it may be.
+        UserError: Names the key, its value and what it may be.
     """
     settings = dict(flat(plain(cfg)))
     wrong = [
@@ -126,7 +126,7 @@ def validate_settings(cfg: DictConfig) -> None:
     ]
     if "seed" in settings and settings.get("study", "") is None:
         wrong.append("study=null: must be text.")
-    for key, why in _NOT_OURS.items():
+    for key, why in _SET_ELSEWHERE.items():
         if (value := OmegaConf.select(cfg, key)) is not None:
             wrong.append(f"{key}={value}: {why}")
     for key, value in settings.items():
@@ -213,7 +213,7 @@ _RANGES: Mapping[str, Range] = {
     "likelihood.flow_draws": _at_least(2),
 }
 
-_NOT_OURS = {
+_SET_ELSEWHERE = {
     "trainer.accumulate_grad_batches": "each step draws its own images; raise training.batch_size instead.",
     "trainer.fast_dev_run": "set trainer.max_steps to a few steps instead.",
     "trainer.precision": "set compute.precision instead.",

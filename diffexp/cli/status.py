@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffexp.errors import UserError
+from diffexp.io.redact import printable
 
 if TYPE_CHECKING:
     from diffexp.runs.run_state import RunState
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # a reader such as head closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (UserError, OSError) as error:
-        print(f"diffexp status: error: {error}", file=sys.stderr)
+        print(printable(f"diffexp status: error: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         if not options.watch:

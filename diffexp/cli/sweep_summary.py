@@ -40,7 +40,7 @@ class SweepSummary:
 
     @property
     def failed(self) -> bool:
-        """Whether any run needs somebody's attention."""
+        """Whether any run needs attention."""
         return any(_state(directory, images) in NEED_ATTENTION for directory, images in self._runs)
 
     def print(self) -> None:

@@ -55,7 +55,7 @@ _group: Group | None = None
 
 
 def task(cfg: DictConfig) -> None:
-    """One job, for Hydra: a function of a module, which any launcher can hand to another process."""
+    """One job, for Hydra: a function of a module, which any launcher can send to another process."""
     known = _summary is not None and _summary.known
     sweep = known and HydraConfig.get().mode is RunMode.MULTIRUN
     try:
@@ -67,7 +67,7 @@ def task(cfg: DictConfig) -> None:
 
 
 def finished(cfg: DictConfig) -> str | None:
-    """A line that says so if there is nothing left to do for this configuration, else None."""
+    """Why there is nothing left to do for this configuration, in one line; else None."""
     from diffexp.training.fitting import finished
 
     directory = run_directory(cfg, chosen_files())
@@ -80,7 +80,7 @@ def _images(cfg: DictConfig) -> int:
 
 
 def _require_longer(cfg: DictConfig, directory: RunDirectory) -> None:
-    """Refuse to end a run earlier than its checkpoint.
+    """Require that the run does not end before its checkpoint.
 
     Raises:
         UserError: It has trained more steps than `trainer.max_steps`.
@@ -135,7 +135,7 @@ def prepare(cfg: DictConfig) -> None:
     """Make what the runs of a sweep share, once every job has been checked: features and reference statistics.
 
     Raises:
-        UserError: The metric's features cannot be had for this data.
+        UserError: The metric's features cannot be computed for this data.
     """
     from diffexp.cli import build
 
@@ -144,11 +144,11 @@ def prepare(cfg: DictConfig) -> None:
         build.prepared_metric(cfg, build.setup(cfg, chosen_files()), build.device(cfg))
 
 
-_advised: set[str] = set()  # a sweep says each thing once
+_advised: set[str] = set()  # a sweep prints each note once
 
 
 def train(cfg: DictConfig, group: Group, name: str | None = None) -> None:
-    """Train the run of this configuration, or go on with it, or say that there is nothing to do.
+    """Train the run of this configuration, or resume it, or print that there is nothing to do.
 
     Args:
         cfg: The configuration.
@@ -156,8 +156,8 @@ def train(cfg: DictConfig, group: Group, name: str | None = None) -> None:
         name: Printed before the training begins.
 
     Raises:
-        KeyboardInterrupt, SystemExit: A signal ended it; the record says "interrupted".
-        AlreadyReported: It failed; the record says so, traceback.txt why, and a message was printed.
+        KeyboardInterrupt, SystemExit: A signal ended it; it is recorded as "interrupted".
+        AlreadyReported: It failed; that is recorded, traceback.txt holds the traceback, and a message was printed.
     """
     from diffexp.cli.schema import validate_processes
     from diffexp.training.fitting import train_alone

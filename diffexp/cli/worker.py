@@ -1,4 +1,4 @@
-"""What every rank but 0 does: its share of each step of the run that rank 0 trains."""
+"""Every rank but 0: its share of each step of the run that rank 0 trains."""
 
 from collections.abc import Sequence
 
@@ -39,7 +39,7 @@ def work(cfg: DictConfig, group: Group, begun: int) -> None:
         if step != begun:
             raise RuntimeError(
                 f"{checkpoint} is of step {begun} on the machine of rank 0 and of step {step} here: the network file "
-                "system is late. Type the command again."
+                "system is late. Repeat the command."
             )
     module = parts.module(parts.denoiser(int(cfg.seed), device), int(cfg.seed), group.world)
     with quiet(), seeded(0):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def print_explanation(found: "Explanation", settings: Mapping[str, str], console: Console) -> None:
-    """The title, the table, a paragraph per target, and the answers to two common questions."""
+    """The title, the table, a paragraph per target, and two common questions."""
     plain = text.is_plain(settings)
     console.print(Text(text.question(found, settings), style="bold"))
     console.print(Text(text.setting(found, settings), style="dim"))

@@ -80,7 +80,7 @@ class InceptionV3(FeatureRecipe):
         Raises:
             UserError: There is no such weights file.
             ImportError: torch-fidelity or torchvision is missing.
-            UserError: The file is not what its name says, or the images are neither grey nor RGB.
+            UserError: The file's content does not match its name, or the images are neither grey nor RGB.
         """
         self.validate(data)
         path = find_weights(self.weights)
@@ -104,7 +104,7 @@ def find_weights(weights: str | Path | None) -> Path:
 
 
 def checked_sha256(path: Path) -> str:
-    """The file's sha256, in hex, once it is seen to begin as the file's name says.
+    """The file's sha256, in hex, once it matches the file's name.
 
     Raises:
         UserError: The name carries no beginning of a sha256, or another one.

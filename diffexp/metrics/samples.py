@@ -1,6 +1,6 @@
-"""Judge a model by its samples: what conf/metric names.
+"""Metrics of samples: what conf/metric names.
 
-A metric's name says what it was made of: `fd/classifier_1k` is the Frechet distance of 1000 samples from the
+A metric's name contains its features and count: `fd/classifier_1k` is the Frechet distance of 1000 samples from the
 training set on the classifier's features, `fid/inception_50k` the published FID.
 """
 
@@ -32,7 +32,7 @@ PreparedMetric: TypeAlias = Callable[[Generate], dict[str, float]]
 
 
 class Metric(ABC):
-    """A way to judge samples."""
+    """A metric of samples."""
 
     def validate(self, data: Data) -> None:  # noqa: B027  (optional)
         """Raise what `prepare` would raise, as far as it can be found out at once."""
@@ -60,7 +60,7 @@ class SampleMetric(Metric):
         features: What the images are compared by: one recipe, or several by name.
         count: Number of samples: one number for all features, or one for each by its name. Features of a smaller
             count are measured on the first samples.
-        batch: Samples asked for at once.
+        batch: Samples drawn at once.
         cache: The folder for what is computed once; see `diffexp.io.files.cache_folder`.
         also: Other metrics by name, measured on the same samples.
 
@@ -171,7 +171,7 @@ def _require_counts(counts: Mapping[str, object], features: Collection[str], key
 
 @dataclass(frozen=True)
 class PreparedSampleMetric:
-    """A metric with its features, reference and floor at hand; a call draws samples and judges them."""
+    """A metric with its features, reference and floor at hand; a call draws samples and measures them."""
 
     data: Data
     features: Features

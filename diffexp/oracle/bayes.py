@@ -12,7 +12,7 @@ expectations, summed over dimensions, for the plain squared error of a target.
 from torch import Tensor
 
 from diffexp.schedule import Schedule
-from diffexp.shapes import Images, PerImage
+from diffexp.shapes import PerImage
 from diffexp.targets import Target
 
 
@@ -60,21 +60,3 @@ def zero_loss(
 def explained_noise(mmse_eps: Tensor, dimension: int) -> Tensor:
     """R^2 of eps: the fraction of the noise that can be predicted from x_t, in [0, 1]."""
     return 1 - mmse_eps / dimension
-
-
-def excess_eps(prediction: Images, optimum: Images, target: Target, schedule: Schedule, t: PerImage) -> PerImage:
-    """Squared distance of the predicted eps from the optimal one, mean over pixels, float64.
-
-    In expectation it is the squared eps-error minus mmse_eps per dimension; measured against the optimum itself it
-    does not depend on the realisation of eps and is never negative.
-
-    Args:
-        prediction: A network's, in `target` space.
-        optimum: An exact denoiser's at the same x_t, in the same space.
-        target: What was predicted.
-        schedule: Made x_t.
-        t: Times of the images.
-    """
-    time = schedule.exact(t)
-    rate = schedule.alpha(time) / target.gain(schedule, time)
-    return rate.square() * (prediction.double() - optimum.double()).square().mean((1, 2, 3), keepdim=True)

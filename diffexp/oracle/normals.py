@@ -21,7 +21,7 @@ from diffexp.oracle.reference import Reference
 from diffexp.shapes import Images
 
 _CACHED = 2**18  # elements of a temporary array that stays in a processor's cache
-_NODES = 2**25  # of quadrature, times components: beyond, Monte Carlo is the better answer
+_NODES = 2**25  # of quadrature, times components: beyond, Monte Carlo is the better choice
 _SPACING, _REACH = 0.15, 8.0  # of quadrature nodes, in standard deviations
 
 

@@ -60,7 +60,7 @@ class Measured:
     """A metric in a table.
 
     Attributes:
-        seeds: What the reader takes the number of seeds to be unless the cell says otherwise.
+        seeds: The number of seeds of every cell that has none of its own.
         best: Whether it is the best of its column.
     """
 

@@ -30,7 +30,7 @@ def comparable_rows(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def same_data(rows: Sequence[Row]) -> bool:
-    """Whether samples of all rows can be judged against each other."""
+    """Whether samples of all rows can be compared."""
     tables = [{key: value for key, value in table.items() if key.partition(".")[0] == "data"}
               for row in rows if (table := _measured_on(row))]  # fmt: skip
     return not _varying(tables)

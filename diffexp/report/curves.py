@@ -63,7 +63,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class CurveReader:
-    """The curves of a study's runs; each metrics.jsonl is opened once, when its run is first asked for."""
+    """The curves of a study's runs; each metrics.jsonl is opened once, when its run is first used."""
 
     _read: dict[Path, Curves] = field(default_factory=dict[Path, Curves])
 

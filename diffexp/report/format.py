@@ -16,6 +16,14 @@ def count(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def scaled(value: float) -> str:
+    """ "4.12 G": three digits and the power of a thousand."""
+    for power, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= power:
+            return f"{value / power:.3g} {unit}"
+    return f"{number(value)} "
+
+
 def bounds(mean: Mean) -> str:
     """ "[0.0094, 0.0151]", to two digits of the interval's half width; "n = 1" for one seed."""
     if mean.low is None or mean.high is None:
@@ -50,6 +58,18 @@ def share(part: float) -> str:
 def percent(part: float) -> str:
     """ "37 %", rounded down: 100 % is for the whole alone."""
     return f"{int(100 * part)} %"
+
+
+def rounded_percent(part: float) -> str:
+    """ "38 %"."""
+    return f"{100 * part:.0f} %"
+
+
+def log_snr_range(low: float, high: float) -> str:
+    """ "log-SNR above 4", "log-SNR from -4 to 4"; a bound that is infinite is left out."""
+    if low == -math.inf:
+        return f"log-SNR below {high:g}"
+    return f"log-SNR above {low:g}" if high == math.inf else f"log-SNR from {low:g} to {high:g}"
 
 
 def age(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""What a reader must know beside the numbers, in sentences: facts about the runs, failures, limits of the metrics."""
+"""Notes beside the numbers, in sentences: facts about the runs, failures, limits of the metrics."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -6,6 +6,7 @@ from diffexp.report.format import count, counted, listed, number, share, spread
 from diffexp.report.metrics import Metric
 from diffexp.report.rows import RATE, Row, followers, settings
 from diffexp.report.summary import Summary
+from diffexp.runs.evaluations import unreadable_evaluations
 from diffexp.runs.metric_keys import CURRENCIES
 from diffexp.runs.state_names import trouble
 from diffexp.runs.study import Run
@@ -13,7 +14,7 @@ from diffexp.runs.study import Run
 POOR_SAMPLES = 5.0
 """A sample metric more than this many times that of the best row, and of the floor, is called poor."""
 NEAR_CHANCE = 0.5
-"""A classifier that has gone less than this part of the way from guessing to no mistake makes poor features."""
+"""A classifier that has gone less than this part of the way from guessing to no error makes poor features."""
 FALLING = 0.03
 """A fall of the eps-error over the last tenth of training that is worth a warning.
 
@@ -52,6 +53,7 @@ def failures(summary: Summary) -> list[str]:
         *_no_better_than_zero(summary),
         *_falling(summary),
         *_lengths(summary),
+        *_unreadable(summary),
     ]
 
 
@@ -241,3 +243,13 @@ def _counts(runs: Sequence[Run], key: str) -> list[float]:
 
 def _shown(counts: Sequence[float]) -> str:
     return listed([count(each) for each in counts], 4)
+
+
+def _unreadable(summary: Summary) -> list[str]:
+    names = [
+        f"{run.name}/{run.path.name}/{name}"
+        for row in summary.rows
+        for run in row.runs
+        for name in unreadable_evaluations(run)
+    ]
+    return [f"Evaluations that cannot be read are left out: {listed(names, 8)}."] if names else []

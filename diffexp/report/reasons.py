@@ -1,11 +1,13 @@
 """Why the rows differ: label noise, where the weight lies, and at which noise levels the errors were made."""
 
+import math
 from collections.abc import Mapping
 from statistics import fmean
 from typing import Any, cast
 
 from diffexp.io.jsonio import finite
 from diffexp.report.curves import Bands, by_band
+from diffexp.report.format import log_snr_range, number, rounded_percent
 from diffexp.report.rows import Row
 from diffexp.report.summary import Summary
 from diffexp.runs.metric_keys import CURRENCIES, NOISE_REGIONS
@@ -59,14 +61,13 @@ def _origin(row: Row, unit: str, times: Bands) -> str:
     run = min(enough, key=lambda run: (len(run), -sum(parts[band] for band in run)))
     held, timed = sum(parts[band] for band in run) / total, sum(times[band] for band in run) / sum(times.values())
     low, high = run[0][0], run[-1][1]
-    where = f"from {low:g} to {high:g}"
     if run[-1] == bands[-1]:
-        where = f"above {low:g}"
+        high = math.inf
     elif run[0] == bands[0]:
-        where = f"below {high:g}"
+        low = -math.inf
     return (
-        f"{unit}-error ({_FACTOR[unit]}): {100 * held:.0f} % of {row.phrase}'s total lies at log-SNR {where}, where "
-        f"{100 * timed:.0f} % of the times are."
+        f"{unit}-error ({_FACTOR[unit]}): {rounded_percent(held)} of {row.phrase}'s total lies at "
+        f"{log_snr_range(low, high)}, where {rounded_percent(timed)} of the times are."
     )
 
 
@@ -92,8 +93,8 @@ def _noise(run: Run) -> list[str]:
         return []
     share = 100 * noise / zero
     return [
-        f"{share:.3g} % of the zero-prediction baseline's loss ({zero:.4g}) is irreducible label noise: the training "
-        f"loss cannot fall below {noise:.4g}, and at most {100 - share:.2g} % of it measures learning."
+        f"{share:.3g} % of the zero-prediction baseline's loss ({number(zero)}) is irreducible label noise: the "
+        f"training loss cannot fall below {number(noise)}, and at most {100 - share:.2g} % of it measures learning."
     ]
 
 
@@ -107,8 +108,8 @@ def _weight(run: Run) -> list[str]:
         times, spent = sum(share for share, _ in there), sum(share * weight for share, weight in there)
         if times > 0 and spent > 0.5 and spent / times >= LOPSIDED:
             return [
-                f"It puts {100 * spent:.0f} % of its weight on {name} noise ({_bounds(low, high)}), where "
-                f"{100 * times:.0f} % of the times are."
+                f"It puts {rounded_percent(spent)} of its weight on {name} noise ({log_snr_range(low, high)}), where "
+                f"{rounded_percent(times)} of the times are."
             ]
     return []
 
@@ -134,8 +135,8 @@ def _where(row: Row, against: Row, unit: str, times: Bands) -> list[str]:
         return []
     than = "larger" if sign > 0 else "smaller"
     return [
-        f"Its {unit}-error is {than} than that of {against.label}, and {min(100 * share, 100):.0f} % of the difference "
-        f"arises at log-SNR {low:g} to {high:g}."
+        f"Its {unit}-error is {than} than that of {against.label}, and {rounded_percent(min(share, 1))} of the "
+        f"difference arises at log-SNR {low:g} to {high:g}."
     ]
 
 
@@ -144,13 +145,6 @@ def _bands(row: Row, unit: str) -> Bands:
     tables = [by_band(run.final, f"val/belief_{unit}") for run in row.done]
     bands = dict.fromkeys(band for table in tables for band in table)
     return {band: fmean(table[band] for table in tables if band in table) for band in bands}
-
-
-def _bounds(low: float, high: float) -> str:
-    """ "log-SNR above 4"."""
-    if low == float("-inf"):
-        return f"log-SNR below {high:g}"
-    return f"log-SNR above {low:g}" if high == float("inf") else f"log-SNR from {low:g} to {high:g}"
 
 
 def _times(run: Run) -> Bands:

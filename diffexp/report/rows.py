@@ -6,32 +6,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from diffexp.runs.config_keys import CHOICES, FOLLOWED, PLACE
 from diffexp.runs.directory import identity, measurement
 from diffexp.runs.run_state import state_of
 from diffexp.runs.study import Run
 
-#: Choices in the order in which they are named.
-CHOICES = (
-    "target",
-    "space",
-    "weighting",
-    "times",
-    "schedule",
-    "data",
-    "network",
-    "sampler",
-    "metric",
-    "optimizer",
-)
-
 #: The configuration key of the learning rate, which is always shown where it varies.
 RATE = "optimizer.lr"
-
-#: Choices that settings elsewhere are adapted to.
-_FOLLOWED = ("schedule", "data", "sampler", "metric", "network")
-
-#: Where a choice's own settings are in the configuration, if not under its own name.
-_PLACE = {"space": "objective.space"}
 
 #: Targets in the order in which they are listed; others follow by name.
 TARGETS = (
@@ -113,7 +94,7 @@ class Row:
 
 
 def short(key: str, keys: Sequence[str]) -> str:
-    """The last part of a dotted key, if that is enough to know it from the other keys."""
+    """The last part of a dotted key, if that distinguishes it from the other keys."""
     last = key.rpartition(".")[2]
     return last if sum(other.rpartition(".")[2] == last for other in keys) == 1 else key
 
@@ -126,7 +107,7 @@ def group_rows(runs: Iterable[Run]) -> list[Row]:
     known = [name for name in groups if choices[name]]
     keys = [key for key in CHOICES if _varies(choices[name].get(key) for name in known)]
     configured = [name for name in known if found[name]]
-    explained = [_PLACE.get(key, key) for key in keys]
+    explained = [PLACE.get(key, key) for key in keys]
     for key in sorted({key for name in configured for key in found[name]}):
         varies = _varies(found[name].get(key, ABSENT) for name in configured)
         if varies and not any(key == place or key.startswith(f"{place}.") for place in explained):
@@ -160,7 +141,7 @@ def _without_repeats(keys: Sequence[str], tables: Mapping[str, Mapping[str, str]
     """The keys that carry information of their own.
 
     A setting repeats another of the same last name if it has its value wherever it is there at all (`sampler.clip`,
-    filled in from `sampling.clip`), and it follows a choice, `_FOLLOWED`, whose value decides its own
+    filled in from `sampling.clip`), and it follows a choice, `FOLLOWED`, whose value decides its own
     (`times.t_max` of each schedule). What goes with the target stays: it competes with the target as an explanation.
     """
     kept: list[str] = []
@@ -177,7 +158,7 @@ def _without_repeats(keys: Sequence[str], tables: Mapping[str, Mapping[str, str]
 
 def _decides(choice: str, key: str, tables: Mapping[str, Mapping[str, str]]) -> bool:
     pairs = {(table.get(choice), table.get(key)) for table in tables.values()}
-    return choice in _FOLLOWED and len(pairs) == len({value for value, _ in pairs})
+    return choice in FOLLOWED and len(pairs) == len({value for value, _ in pairs})
 
 
 def followers(rows: Sequence[Row]) -> dict[str, list[str]]:
@@ -186,7 +167,7 @@ def followers(rows: Sequence[Row]) -> dict[str, list[str]]:
     shown = next((row.keys for row in rows if row.keys), ())
     found: dict[str, list[str]] = {}
     for key in sorted({key for table in tables.values() for key in table} - set(CHOICES) - set(shown)):
-        own = any(key.startswith(f"{_PLACE.get(choice, choice)}.") for choice in shown)
+        own = any(key.startswith(f"{PLACE.get(choice, choice)}.") for choice in shown)
         choice = next((other for other in shown if _decides(other, key, tables)), None)
         if choice and not own and _varies(table.get(key) for table in tables.values()):
             found.setdefault(choice, []).append(key)

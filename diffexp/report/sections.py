@@ -47,7 +47,7 @@ _COUNTS = ("parameters", "images_seen", "max_images")
 
 
 class Report:
-    """The sections of a study's report, each made when it is asked for.
+    """The sections of a study's report, each made when it is used.
 
     Attributes:
         study: Its name.

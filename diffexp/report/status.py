@@ -1,4 +1,4 @@
-"""How the runs of a study are doing, in a terminal, in a line and as JSON."""
+"""The states of a study's runs, in a terminal, in a line and as JSON."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +26,7 @@ def status_lines(study: str, runs: Sequence[RunState], most: int | None) -> Iter
 
     Args:
         study: Its name.
-        runs: Those that ask for attention first.
+        runs: Those that need attention first.
         most: How many runs to list at most; None: all. Where there are more, the done ones are counted, not listed,
             and then the last of the others.
     """
@@ -77,7 +77,7 @@ def status_json(study: str, runs: Sequence[RunState]) -> dict[str, Any]:
 
 
 def state_counts(states: Iterable[str]) -> str:
-    """ "1 failed, 2 running, 21 done": how many there are of each, those that ask for attention first."""
+    """ "1 failed, 2 running, 21 done": how many there are of each, those that need attention first."""
     counts = Counter(states)
     return ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]) or "none"
 

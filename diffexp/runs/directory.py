@@ -1,13 +1,13 @@
-"""A run's directory: who the run is and how it is doing. The writing side; `studies` reads it back.
+"""A run's directory: its identity and its state. The writing side; `study` reads it back.
 
     <root>/<study>/<readable choices>-<8 hex of the configuration>/seed=<N>/
         config.json     the resolved configuration; config.yaml is the same for people to read
-        run.json        identity, status and final numbers; always whole (see `files.replacing`)
+        run.json        identity, status and final numbers; written atomically (see `io.files.replacing`)
         metrics.jsonl   one JSON object a line, each with `images_seen`
-        heartbeat       touched while the run lives; see `heartbeat`
+        heartbeat       touched while the run lives; see `liveness`
         samples/  checkpoints/  traceback.txt
 
-These files are the truth of a run; every logger, page and table is a view of them. No torch here.
+These files are the record of a run; every logger, page and table is a view of them. No torch here.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ def measurement(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def samples_drawn_by(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Of `measurement`, what decides the samples themselves. Metrics say in their names what they measure by."""
+    """Of `measurement`, what decides the samples themselves. The name of a metric contains its features and count."""
     return {key: value for key, value in measurement(config).items() if not below(key, ("metric",))}
 
 
@@ -64,7 +64,7 @@ def _hash(settings: Mapping[str, Any]) -> str:
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """In what two identities differ, in one line; "" if in nothing."""
+    """The differences of two identities, in one line; "" for none."""
     absent = "(absent)"
     found = [
         f"{key}: {there.get(key, absent)} there, {here.get(key, absent)} now"
@@ -143,7 +143,7 @@ class RunDirectory:
 
     @property
     def checkpoint(self) -> Path:
-        """All that the run goes on from."""
+        """All that the run resumes from."""
         return self.checkpoints / "last.ckpt"
 
     @property
@@ -156,16 +156,16 @@ class RunDirectory:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What run.json says now; empty before the first `claim`."""
+        """The content of run.json; empty before the first `open`."""
         return read_json(self.record_file) or {}
 
     def open(self, record: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-        """Make this directory the run's own, or take it up again.
+        """Create this directory for the run, or reopen it.
 
         What an earlier start recorded and `record` does not mention (`created`, `final`) is kept.
 
         Raises:
-            UserError: The directory holds another configuration; nothing has been touched then.
+            UserError: The directory holds another configuration; nothing has been written then.
         """
         self.require_same_config(config)
         self.path.mkdir(parents=True, exist_ok=True)
@@ -194,7 +194,7 @@ class RunDirectory:
         line = f"{strict_json(values)}\n".encode()
         handle = os.open(self.metrics_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         try:
-            while line:  # a full disk takes a part, and says so at the next attempt
+            while line:  # a full disk takes a part; the next write raises
                 line = line[os.write(handle, line) :]
         finally:
             os.close(handle)
@@ -213,7 +213,7 @@ class RunDirectory:
         """Drop what was added to metrics.jsonl since it had `size` bytes: a resumed run writes it again.
 
         Returns:
-            Bytes that somebody has taken off since; what is left is whole lines.
+            Bytes missing since; what is left is whole lines.
         """
         there = self.metrics_size()
         if there > size:
@@ -223,7 +223,7 @@ class RunDirectory:
         return max(0, size - there)
 
     def remove_partial_files(self) -> None:
-        """Remove what writers that were killed left half written; for the one who holds the run's lock."""
+        """Remove what writers that were killed left half written; only for the holder of the run's lock."""
         for part in self.path.rglob(".*.part"):
             part.unlink(missing_ok=True)
 
@@ -231,7 +231,7 @@ class RunDirectory:
         """Require that the directory holds no run of another configuration.
 
         Raises:
-            UserError: It does; the message says in what the two differ.
+            UserError: It does; the message names the differences.
         """
         there = read_config(self.path)
         if there is None:

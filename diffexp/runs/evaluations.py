@@ -1,7 +1,7 @@
 """What was measured of a trained run: one file a question, `<run>/evaluations/<readable>-<hash>.json`. No torch here.
 
 A question is a sampler with its settings, the metrics with theirs, how the likelihood is measured, and which weights.
-Files of several questions lie side by side; the same question asked again replaces its own file alone.
+Files of several questions lie side by side; the same question measured again replaces its own file alone.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ NO_SAMPLER = "none"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The answer to one question about a run.
+    """The measurements for one question about a run.
 
     Attributes:
         name: Its file's name without .json.
@@ -107,7 +107,7 @@ def _read(run: Run) -> dict[str, Evaluation | None]:
 
 
 def _evaluation(name: str, record: Mapping[str, Any]) -> Evaluation | None:
-    """What a file says; None if it is not an evaluation."""
+    """The evaluation in a file; None if it holds none."""
     sampler, settings = record.get("sampler"), record.get("settings")
     if isinstance(sampler, Mapping):  # 0.1 wrote the nodes themselves
         settings = {key: record.get(key) for key in ("sampler", "metric", "likelihood")}

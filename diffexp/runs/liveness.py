@@ -14,8 +14,8 @@ EVERY = 10.0
 def beating(path: Path, every: float = EVERY) -> Generator[None]:
     """Touch `path` now and every `every` seconds until the block ends, through whatever the block is busy with.
 
-    From a thread, so that a long compilation or evaluation does not look like death. The file's time of change is all
-    that it says, and it stays behind as the last sign of life. What cannot be touched costs nobody the block.
+    From a thread, so that a long compilation or evaluation does not look like death. The file's modification
+    time is all of its content, and it remains after the run. A file that cannot be touched is not an error.
     """
     ended = threading.Event()
 
@@ -38,7 +38,7 @@ def beating(path: Path, every: float = EVERY) -> Generator[None]:
 
 
 def is_beating(path: Path, patience: float = 2.5 * EVERY) -> bool:
-    """Whether somebody touches `path` within `patience` seconds; compares no clocks, which differ across machines."""
+    """Whether `path` is touched within `patience` seconds; compares no clocks, which differ across machines."""
     before = _touched(path)
     if before is None:
         return False

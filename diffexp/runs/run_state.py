@@ -1,7 +1,7 @@
-"""How every run of a study is doing at this moment, from its files alone: no process is asked, no torch is needed.
+"""The state of every run of a study at this moment, from its files alone: no process is queried, no torch is imported.
 
-A record that says "running" is believed while somebody holds the run's lock. Where the run is another machine's, whose
-locks not every file system shows, it is also believed while the run's heartbeat is fresh.
+A run recorded as "running" is running while a process holds its lock. On another machine, whose locks not every file
+system shows, it is also running while its heartbeat is fresh.
 """
 
 import itertools
@@ -19,16 +19,16 @@ from diffexp.runs.metric_keys import is_band
 from diffexp.runs.state_names import STATES
 from diffexp.runs.study import Run, read_study
 
-#: Seconds after which another machine's run that has given no sign of life counts as stopped.
+#: Seconds after which another machine's run that has shown no activity counts as stopped.
 SILENCE = 60.0
 
-#: How much at the end of metrics.jsonl is looked at: bytes, and readings of the training loss among them.
+#: How much of the end of metrics.jsonl is read: bytes, and readings of the training loss among them.
 _TAIL, _READINGS = 64 * 1024, 20
 
 
 @dataclass(frozen=True)
 class RunState:
-    """One run at one moment; None where its files do not say.
+    """One run at one moment; None where its files do not have it.
 
     Attributes:
         run: `<readable choices>-<hash>/seed=<N>`, its place in the study.
@@ -37,7 +37,7 @@ class RunState:
         max_images: Images to be trained on.
         images_per_second: Lately, validation not counted.
         eta: Seconds of training left at the speed of late, validation counted; only while it is running.
-        silent: Seconds since it last gave a sign of life.
+        silent: Seconds since its last activity.
         device: What it trains on.
         error: Why it failed, in one line.
         command: What repeats it, safe to be pasted into a shell.
@@ -65,7 +65,7 @@ class RunState:
 
 
 def study_states(study: Path) -> list[RunState]:
-    """All runs in a study's folder, those that ask for attention first."""
+    """All runs in a study's folder, those that need attention first."""
     now = time.time()
     states = [run_state(run, now) for run in read_study(study)]
     return sorted(states, key=lambda each: STATES.index(each.state))
@@ -108,7 +108,7 @@ def state_of(run: Run, now: float) -> str:
 
 
 def repeating(command: str, root: Path) -> str | None:
-    """The recorded command if it is one of ours, quoted anew, so that a shell can read nothing else into it.
+    """The recorded command if it is diffexp's, quoted again, so that it is safe in a shell.
 
     It names the run's `root` where it would not find it from the current folder.
     """
@@ -118,8 +118,8 @@ def repeating(command: str, root: Path) -> str | None:
         return None
     if words[:2] != ["diffexp", "train"]:
         return None
-    typed = [word.partition("=")[2] for word in words if word.startswith("root=")] or ["runs"]
-    if Path(typed[-1].strip("'")).resolve() != root.resolve():
+    roots = [word.partition("=")[2] for word in words if word.startswith("root=")] or ["runs"]
+    if Path(roots[-1].strip("'")).resolve() != root.resolve():
         words = [*(word for word in words if not word.startswith("root=")), f"root={_value(str(root.resolve()))}"]
     return shlex.join(words)
 
@@ -133,7 +133,7 @@ def _value(text: str) -> str:
 
 def _locked(run: Run) -> bool:
     lock = run.path.with_name(f"{run.path.name}.lock")
-    return lock.is_file() and is_locked(run.path)  # a pipe of that name would keep us waiting
+    return lock.is_file() and is_locked(run.path)  # a pipe of that name would block
 
 
 def _silent(run: Run, now: float) -> float | None:
@@ -151,7 +151,7 @@ def _touched(run: Run, name: str) -> float | None:
 
 
 def images_seen(run: Run) -> float | None:
-    """Images that the run has trained on: run.json says so at validations, metrics.jsonl at every line."""
+    """Images that the run has trained on: run.json has it at validations, metrics.jsonl in every line."""
     return _images_seen(run, _last_lines(run))
 
 

@@ -1,14 +1,14 @@
-"""What a run can be: the one list of states, and what each asks of a person."""
+"""The states of a run, and which of them need attention."""
 
-#: What run.json says under `status`.
+#: `status` in run.json.
 STATUSES = ("running", "done", "failed", "diverged", "interrupted")
 
-#: What a run is found to be, in the order of how much it asks for attention.
+#: The state of a run as found from its files, those that need attention first.
 #:   unreadable    its run.json is none of diffexp's
-#:   stopped       run.json says "running", and no process trains it: it was killed
+#:   stopped       run.json has "running", and no process trains it: it was killed
 #:   interrupted   a signal ended it; like a stopped one it goes on from its last checkpoint
 #:   starting      a directory without run.json yet
-#:   not started   no directory, or fewer images seen than now asked for
+#:   not started   no directory, or fewer images seen than now requested
 STATES = (
     "failed",
     "unreadable",
@@ -21,7 +21,7 @@ STATES = (
     "done",
 )
 
-#: Those that make a command exit with 1: somebody must look.
+#: Those that make a command exit with 1.
 NEED_ATTENTION = ("failed", "unreadable", "stopped")
 
 #: Those that the same command trains, from the beginning or from the last checkpoint.
@@ -33,7 +33,7 @@ def trouble(state: str, error: str | None) -> str | None:
 
     Args:
         state: One of `STATES`.
-        error: What run.json says under `error`.
+        error: `error` in run.json.
     """
     return {
         "failed": error or "no reason was recorded; see traceback.txt",

@@ -80,16 +80,16 @@ class Run:
         except (OSError, UserError):
             return {}
 
-    def metrics(self, telling: str = "") -> list[dict[str, float | None]]:
+    def metrics(self, having: str = "") -> list[dict[str, float | None]]:
         """The lines of metrics.jsonl merged by `images_seen`, in its order; what was written last wins.
 
-        With `telling`, only the lines that tell that metric: to pass over the others unread is ten times as fast.
+        With `having`, only the lines with that metric: skipping the others unparsed is ten times as fast.
 
         Lines that are not a JSON object with `images_seen` are passed over: the last may be half written.
         Read afresh on each call, so that a large study need not be in memory at once. Non-finite numbers are
         None.
         """
-        file, wanted = self.file("metrics.jsonl"), telling.encode()
+        file, wanted = self.file("metrics.jsonl"), having.encode()
         merged: dict[float, dict[str, float | None]] = {}
         if file is None or file.stat().st_size > LARGEST_METRICS:
             return []
@@ -114,7 +114,9 @@ class Run:
         """
         file = self.path / name
         if not file.parent.resolve().is_relative_to(self.path.parent.parent.resolve()):
-            raise UserError(f"{file.parent} is a link out of the study, and is not followed. Say where with out=.")
+            raise UserError(
+                f"{file.parent} is a link out of the study, and is not followed. Give another file with out=."
+            )
         return file
 
 

@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
@@ -108,11 +109,11 @@ class ProgressMonitor(pl.Callback):
         step = trainer.global_step
         if step % self.every and step != trainer.max_steps:
             return
-        asked = time.monotonic()
+        before = time.monotonic()
         module = cast(DiffusionModule, pl_module)
         loss = module.read_loss()  # waits for the device, so its queue counts as training time
         now = time.monotonic()
-        speed = (step - self._last) * module.batch_size / max(self._busy + now - asked, 1e-9)
+        speed = (step - self._last) * module.batch_size / max(self._busy + now - before, 1e-9)
         self._last, self._busy = step, 0.0
         images_seen = step * module.batch_size
         self.writer.write(
@@ -138,7 +139,25 @@ class ProgressMonitor(pl.Callback):
             print(line, file=sys.stderr, flush=True)
 
 
-class Validate(pl.Callback):
+class _WhenDue(pl.Callback, ABC):
+    """Acts after steps, and before training, where an interruption may have come first."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Act on the step at which training starts or resumes."""
+        self.when_due(trainer, cast(DiffusionModule, pl_module))
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Act on the step that has just ended."""
+        self.when_due(trainer, cast(DiffusionModule, pl_module))
+
+    @abstractmethod
+    def when_due(self, trainer: pl.Trainer, module: DiffusionModule) -> None:
+        """Act if it is due at `trainer.global_step`."""
+
+
+class Validate(_WhenDue):
     """Prediction errors every `every` steps, before the first one too; see also `final_evaluation`.
 
     Args:
@@ -151,19 +170,10 @@ class Validate(pl.Callback):
     def __init__(self, writer: MetricsWriter, held: HeldOut, every: int, measured: Measured) -> None:
         self.writer, self.held, self.every, self.measured = writer, held, every, measured
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Validate before training, or where an interruption came before the validation."""
-        self._when_time(trainer, pl_module)
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Validate when it is time."""
-        self._when_time(trainer, pl_module)
-
-    def _when_time(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def when_due(self, trainer: pl.Trainer, module: DiffusionModule) -> None:
+        """Validate, the untrained network too."""
         if trainer.global_step % self.every == 0 and trainer.global_step != trainer.max_steps:
-            self.measure(cast(DiffusionModule, pl_module), trainer.global_step)
+            self.measure(module, trainer.global_step)
 
     def measure(self, module: DiffusionModule, step: int) -> dict[str, float]:
         """Measure the averaged network at this step, and write it down."""
@@ -174,26 +184,17 @@ class Validate(pl.Callback):
         return found
 
 
-class SampleGrids(pl.Callback):
+class SampleGrids(_WhenDue):
     """A grid of samples every `every` steps; the one at the end is `final_evaluation`'s."""
 
     def __init__(self, writer: MetricsWriter, samples: Callable[[], Samples], grid: int, every: int) -> None:
         self.writer, self.samples, self.grid, self.every = writer, samples, grid, every
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw the grid that an interruption left out."""
-        self._when_time(trainer, pl_module)
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Draw when it is time."""
-        self._when_time(trainer, pl_module)
-
-    def _when_time(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def when_due(self, trainer: pl.Trainer, module: DiffusionModule) -> None:
+        """Draw a grid, except of the untrained network."""
         step = trainer.global_step
         if step and step % self.every == 0 and step != trainer.max_steps:
-            images_seen = step * cast(DiffusionModule, pl_module).batch_size
+            images_seen = step * module.batch_size
             path = self.writer.directory.samples / f"{images_seen:012d}.png"
             save_grid(self.samples()(0, self.grid), path)
             self.writer.picture(images_seen, "samples", str(path))

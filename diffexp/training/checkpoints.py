@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, free of code, never of weights that are not numbers, and of one configuration."""
+"""Checkpoints: written atomically, read without unpickling, never of non-finite weights, and of one configuration."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,19 +15,19 @@ from diffexp.runs.directory import RunDirectory, differences, identity
 from diffexp.training.callbacks import Diverged
 from diffexp.training.signals import Interrupted, Interruption
 
-#: Counts up when a checkpoint of before can no longer be gone on from.
+#: Raised when earlier checkpoints can no longer be resumed from.
 FORMAT = 2
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Written beside their place and renamed; read without unpickling."""
+    """Written atomically; read without unpickling."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write `path`, atomically."""
         with replacing(Path(path)) as part, part.open("wb") as file:
             try:
                 torch.save(checkpoint, file)
-            except RuntimeError as error:  # closing its archive, torch hides why the file took no more
+            except RuntimeError as error:  # raised by torch when it closes the archive; the cause is its context
                 raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -38,8 +38,8 @@ class AtomicCheckpoints(TorchCheckpointIO):
 class Checkpoint(pl.Callback):
     """Saves last.ckpt every `every` steps, after the last one, and when a signal ends the run.
 
-    A checkpoint is of a step's end before the step is validated and sampled from: whoever goes on from it does that
-    first. It says how long metrics.jsonl was, and with which configuration it belongs.
+    A checkpoint is of a step's end before the step is validated and sampled from: a resumed run does that first.
+    It records the length of metrics.jsonl and the configuration that it belongs to.
 
     Args:
         directory: The run's.
@@ -72,7 +72,7 @@ class Checkpoint(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save when it is time, and after the last step, before anything else can fail."""
+        """Save when it is due, and after the last step, before anything else can fail."""
         self._metrics_size = self.directory.metrics_size()
         self._whole = True
         if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
@@ -98,7 +98,7 @@ class Checkpoint(pl.Callback):
         self._saved = trainer.global_step
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Say what it is a checkpoint of, in plain values."""
+        """Record what it is a checkpoint of, in plain values."""
         checkpoint["diffexp"] = {"format": FORMAT, "config": self.config, "metrics_size": self._metrics_size}
 
 

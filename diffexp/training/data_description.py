@@ -1,4 +1,4 @@
-"""What a run must know of its data to be loaded again without it."""
+"""The description of a data set that a run needs to be loaded without it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -63,7 +63,7 @@ def _path(found: Any, where: str) -> str:
             f"{where}: {name or found!r} is no class or function at the top level of a module, so the run could not be "
             "loaded again. Define it there."
         )
-    # torch.optim.AdamW says that it lives in torch.optim.adamw; conf/ names the public place.
+    # the module of torch.optim.AdamW is torch.optim.adamw; conf/ names the public place.
     public = module.rpartition(".")[0]
     if public and getattr(importlib.import_module(public), name, None) is found:
         module = public

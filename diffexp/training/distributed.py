@@ -4,7 +4,7 @@
 
 which is the gradient of the mean over the whole batch, since all shares have the same size. torch's
 DistributedDataParallel averages the gradients. Rank 0 alone decides, writes, logs and prints; each process has a
-Lightning Trainer that knows of no other, so that rank 0 can validate, sample and save without the others' help.
+Lightning Trainer of its own, so that rank 0 can validate, sample and save without the others' help.
 """
 
 import contextlib
@@ -64,7 +64,7 @@ class World:
 
     @classmethod
     def from_environ(cls) -> "World":
-        """As torch's variables (RANK, WORLD_SIZE, ...) have it, which torchrun sets; a scheduler's are not read.
+        """From torch's variables (RANK, WORLD_SIZE, ...), which torchrun sets; a scheduler's are not read.
 
         Raises:
             UserError: They contradict each other.
@@ -112,10 +112,10 @@ class World:
 
 
 class Group:
-    """What the processes of a run tell each other beside torch's collectives, through the rendezvous store.
+    """Messages between the processes of a run beside torch's collectives, through the rendezvous store.
 
-    Rank 0 publishes the step to begin at and, in the end, its exit code, whereupon the others leave whatever they are
-    busy with: they may wait for rank 0 in a step that it will never take. Another rank publishes the error that it
+    Rank 0 publishes the step to begin at and, in the end, its exit code, whereupon the others exit at once,
+    for they may wait for rank 0 in a step that it will never take. Another rank publishes the error that it
     failed with. With one process nothing happens.
 
     Attributes:
@@ -134,11 +134,11 @@ class Group:
             threading.Thread(target=self._watch, name="other ranks", daemon=True).start()
 
     def begin(self, step: int) -> None:
-        """On rank 0: let the others build what they need to go on from `step`."""
+        """On rank 0: the others may build what they need to resume from `step`."""
         self._set(_BEGIN, str(step))
 
     def wait_for_begin(self) -> int:
-        """On the other ranks: the step to go on from. They leave within it if there is nothing to train."""
+        """On the other ranks: the step to resume from. The process exits here if there is nothing to train."""
         while not self._store.check([_BEGIN]):
             time.sleep(0.05)
         return int(self._store.get(_BEGIN))
@@ -158,7 +158,7 @@ class Group:
             )
 
     def end(self, code: int) -> None:
-        """On rank 0: have the others leave with this exit code, and wait until they have read it."""
+        """On rank 0: make the others exit with this code, and wait until they have read it."""
         self._ended.set()
         self._set(_END, str(code))
         left = [f"{_LEFT}/{rank}" for rank in range(1, self.world.size)]
@@ -168,24 +168,24 @@ class Group:
             time.sleep(0.05)
 
     def wait_for_end(self) -> None:
-        """On the other ranks, which have done their part: leave when rank 0 ends."""
+        """On the other ranks, which have finished: exit when rank 0 ends."""
         self._ended.wait()
 
     def fail(self, error: Exception) -> None:
-        """On the other ranks: tell rank 0 why, and leave."""
-        told = {"error": f"{type(error).__name__}: {error}", "traceback": "".join(traceback.format_exception(error))}
+        """On the other ranks: send rank 0 the error, and exit."""
+        sent = {"error": f"{type(error).__name__}: {error}", "traceback": "".join(traceback.format_exception(error))}
         if not self._has(_END):  # else the error is that rank 0 left
-            self._set(_ERROR, json.dumps({"rank": self.world.rank, **told}))
+            self._set(_ERROR, json.dumps({"rank": self.world.rank, **sent}))
         os._exit(1)
 
     def lost(self, patience: float = 0.0) -> LostProcessError | None:
-        """On rank 0: how another process failed, if one did; waits up to `patience` seconds for it to say so."""
+        """On rank 0: how another process failed, if one did; waits up to `patience` seconds for its message."""
         end = time.monotonic() + patience
         while self.world.size > 1:
             if self._has(_ERROR):
-                told = json.loads(self._store.get(_ERROR))
-                which = f"rank {told['rank']} of {self.world.size} processes"
-                return LostProcessError(f"{which} failed: {told['error']}", told["traceback"])
+                failure = json.loads(self._store.get(_ERROR))
+                which = f"rank {failure['rank']} of {self.world.size} processes"
+                return LostProcessError(f"{which} failed: {failure['error']}", failure["traceback"])
             if time.monotonic() >= end:
                 break
             time.sleep(0.1)
@@ -198,7 +198,7 @@ class Group:
                     code = int(self._store.get(_END))
                     self._set(f"{_LEFT}/{self.world.rank}", "")
                     os._exit(code)
-            elif error := self.lost():  # NCCL would have this process wait for ever
+            elif error := self.lost():  # NCCL would make this process wait for ever
                 if not self._ended.wait(_GRACE):
                     self.on_stuck(error)
                     os._exit(1)

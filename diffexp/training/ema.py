@@ -14,7 +14,7 @@ class Ema(nn.Module):
     """A copy of a network whose weights follow the network's own, slowly.
 
     After n updates the decay is min(decay, (1 + n) / (10 + n)), so that a short run is not held at its start.
-    One fused call per update and no look at device memory (torch's AveragedModel asks the device whether it has
+    One fused call per update, without a synchronisation (torch's AveragedModel reads from the device whether it has
     averaged before, which stalls the stream every step).
 
     Attributes:

@@ -27,7 +27,7 @@ def failure_text(error: Exception, directory: Path) -> str:
 
 
 def explained_failure(error: Exception, directory: Path) -> str | None:
-    """Why a run failed, where that can be said without a traceback; None for a bug."""
+    """Why a run failed, where that needs no traceback; None for a bug."""
     if isinstance(error, UserError | LostProcessError):
         return str(error)
     if isinstance(error, OSError) and error.errno in _DISK:

@@ -168,7 +168,7 @@ def train_alone(
         directory: The run's.
         images: Images to be seen in all.
         group: Of the run's processes.
-        announce: Called with a line that says why there is nothing to do, or with None before training.
+        announce: Called with the reason why there is nothing to do, in one line, or with None before training.
         on_failure: See `train`.
 
     Returns:
@@ -187,7 +187,7 @@ def train_alone(
 
 
 def finished(directory: RunDirectory, images: int) -> str | None:
-    """A line that says so if the run has nothing left to do for this number of images, else None."""
+    """Why there is nothing left to do for this number of images, in one line; else None."""
     record = directory.record
     if record.get("status") == "diverged":
         return f"{directory.path} has diverged: nothing to do (remove that folder to start over)"

@@ -1,6 +1,6 @@
 """What `_target_` names, built only where it is a class of the kind that belongs there.
 
-A run's configuration may come from somebody else, and `_target_: os.system` would call that. So every name in a node is
+A run's configuration may come from a stranger, and `_target_: os.system` would call that. So every name in a node is
 looked up first, and nothing is called unless all of them are classes of the right kind. The constructor is called in
 one place, where what it raises becomes a message that names the node's key.
 """
@@ -49,7 +49,7 @@ def build_object(node: Mapping[str, Any], kind: type[T], where: str, *args: Any,
     validate_classes(node, kind, where)
     settings = dict(node)
     if args or kwargs:
-        settings.pop("_partial_", None)  # this is the call that it asks to wait for
+        settings.pop("_partial_", None)  # this is that deferred call
     made = _made(settings, where, *args, **kwargs)
     if not isinstance(made, kind):
         raise UserError(f"{where}: {_name(kind)} was expected, and this makes a {type(made).__name__}.")
@@ -119,7 +119,7 @@ def call(where: str, factory: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     """`factory(*args, **kwargs)`, with what it raises as a message about the node's key.
 
     Raises:
-        UserError: It does not take these arguments, it judges them itself, or it comes from outside diffexp. Only what
+        UserError: It does not take these arguments, it rejects them itself, or it comes from outside diffexp. Only what
             else a class of ours raises is a bug.
     """
     try:
@@ -153,7 +153,7 @@ def attributed(where: str, factory: Callable[..., object], error: Exception) -> 
 
 
 def prefix_with_key(where: str, text: str) -> str:
-    """A class's message, which knows the arguments but not their keys, with the node's key and what was set of it."""
+    """A class's message, which names the arguments but not their keys, with the node's key and what was set of it."""
     if f"{where}." in text or f"{where}=" in text:
         return text
     if re.match(r"\w+=", text):

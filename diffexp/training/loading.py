@@ -131,7 +131,7 @@ def _file(run: Run, name: str, when: str) -> Path:
     if file is None and (run.path / "checkpoints" / name).is_file():
         raise UserError(f"run={run.path}: its {name} is a link out of the study, and is not followed. Copy it there.")
     if file is None:
-        advice = f"A run writes one {when}; type its command again to go on."
+        advice = f"A run writes one {when}; repeat its command to resume it."
         if run.status == "diverged":
             advice = f"It diverged before, and a run writes one {when}. Its best weights may be there: weights=best."
         raise UserError(f"run={run.path}: no checkpoint yet ({name} is missing). {advice}")

@@ -1,4 +1,4 @@
-"""Lightning loggers, made as `logger=` says. W&B never costs a run: what cannot be reached is logged offline."""
+"""Lightning loggers, made as `logger=` says. Without W&B's server, a run is logged offline."""
 
 import contextlib
 import os
@@ -15,8 +15,8 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 from diffexp.errors import UserError
 from diffexp.runs.directory import RunDirectory, flat
 
-#: Seconds for what W&B has not sent yet, which stays on the disk for `wandb sync`. Whoever preempts a run kills it
-#: half a minute after asking it to leave.
+#: Seconds for what W&B has not sent yet, which stays on the disk for `wandb sync`. A preempted run is killed half a
+#: minute after its signal.
 _FINISH_TIMEOUT = 10
 
 
@@ -36,7 +36,7 @@ def opened(settings: Mapping[str, Any], run: RunDirectory, config: Mapping[str, 
     elif kind == "none":
         yield []
     else:
-        # Each start has a version of its own, so that going on loses no line of an earlier one.
+        # Each start has a version of its own, so that a resumed run loses no line of an earlier one.
         logger = CSVLogger(run.path, name=kind) if kind == "csv" else TensorBoardLogger(run.path, name=kind)
         try:
             yield [logger]
@@ -45,7 +45,7 @@ def opened(settings: Mapping[str, Any], run: RunDirectory, config: Mapping[str, 
 
 
 def require_available(settings: Mapping[str, Any]) -> None:
-    """Refuse a logger that could not be opened.
+    """Require a logger that can be opened.
 
     Raises:
         UserError: There is no such logger, or no such mode of it.
@@ -115,12 +115,12 @@ def _wandb_run(settings: Mapping[str, Any], run: RunDirectory, config: Mapping[s
             live.summary.update({**final, "status": run.record.get("status", "")})
             live.finish(exit_code=code)
         except Exception as error:
-            said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            print(f"W&B could not finish its log ({said}); the run's own files have it all", file=sys.stderr)
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            print(f"W&B could not finish its log ({reason}); the run's own files are complete", file=sys.stderr)
 
 
 def _begun(arguments: dict[str, Any], mode: str) -> Any:
-    """A W&B run in `mode`, or offline where the server cannot be had."""
+    """A W&B run in `mode`, or offline where the server cannot be reached."""
     import wandb
 
     if mode != "online":

@@ -127,7 +127,7 @@ class DiffusionModule(pl.LightningModule):
 
 
 class StepLoader(pl.LightningDataModule):
-    """Hands out step numbers: the images stay where they are, and the step says which are seen."""
+    """Yields step numbers: images stay on their device, and the step decides which are used."""
 
     def __init__(self, max_steps: int) -> None:
         super().__init__()

@@ -45,7 +45,7 @@ class Samples:
         return torch.cat(parts)
 
     def unclipped(self) -> "Samples":
-        """The same samples without clamping the beliefs about x0."""
+        """The same samples without clamping the predicted x0."""
         sampler = dataclasses.replace(self.sampler, clip=False)
         return Samples(self.denoiser, sampler, self.image_shape, self.device, self.batch_size)
 

@@ -12,7 +12,7 @@ _NAMES = {float: "a number", int: "a whole number", str: "text", bool: "true or 
 def wrong_types(settings: Mapping[Any, Any], of: type[Any], where: str) -> list[str]:
     """One line for each setting that is text where the class declares a number, and the like.
 
-    Only numbers, text, true and false, null, lists of them and choices of words are compared: the class itself judges
+    Only numbers, text, booleans, null, lists of them and choices of words are compared: the class itself validates
     everything else.
 
     Args:

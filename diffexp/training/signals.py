@@ -1,4 +1,4 @@
-"""Signals that end a training: heeded at once, or at the end of the step where work would be lost."""
+"""Graceful shutdown: a signal ends a training at once, or at the end of the step where work would be lost."""
 
 import os
 import signal
@@ -7,12 +7,12 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
 
-#: Ctrl-C, the polite end, a closed terminal, and the two that cluster schedulers send before they take a machine.
+#: Ctrl-C, SIGTERM, a closed terminal, and the two that cluster schedulers send before they take a machine.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Interrupted(BaseException):
-    """A signal asked this process to end.
+    """A signal that ends this process was received.
 
     Attributes:
         signal: Which.
@@ -28,8 +28,8 @@ class Interruption:
     """What a signal does to the block of `interruptible`.
 
     Attributes:
-        held: While true, the first signal is only remembered: whoever sets it looks at `signal` before long.
-        signal: The first one that came; None as long as there was none.
+        held: While true, the first signal is only recorded, and the code that sets this must check `signal`.
+        signal: The first one received; None if there was none.
     """
 
     def __init__(self) -> None:
@@ -37,9 +37,9 @@ class Interruption:
         self.signal: int | None = None
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Raise `Interrupted`, or remember the signal while held. A second Ctrl-C always raises.
+        """Raise `Interrupted`, or record the signal while held. A second Ctrl-C always raises.
 
-        Any other second signal is passed over: schedulers repeat themselves while the first is being heeded.
+        Any other second signal is ignored: schedulers repeat a signal while the first is being handled.
         """
         first, again = self.signal is None, self.signal == number == signal.SIGINT
         self.signal = self.signal or number
@@ -51,13 +51,13 @@ class Interruption:
 
 @contextmanager
 def interruptible() -> Generator[Interruption]:
-    """Takes the signals that end a program while the block runs, and hands on the one that ended it.
+    """Handles the signals that end a program while the block runs, and passes on the one that ended it.
 
-    Handed on to whoever handled it before: Python turns SIGINT into KeyboardInterrupt, `diffexp` SIGTERM into an exit
+    It is passed to the previous handler: Python turns SIGINT into KeyboardInterrupt, `diffexp` SIGTERM into an exit
     code, a cluster's launcher puts the job into the queue again. Signals that are ignored, as under nohup, stay so.
 
     Raises:
-        KeyboardInterrupt, SystemExit: A signal ended the block; 128 + its number where nobody handled it before.
+        KeyboardInterrupt, SystemExit: A signal ended the block; 128 + its number where there was no handler before.
     """
     interruption = Interruption()
     before = {int(number): signal.getsignal(number) for number in SIGNALS}

@@ -111,8 +111,8 @@ def train(
     Raises:
         UserError: The directory, or the checkpoint to go on from, is another configuration's, is broken, is longer
             than the run, or began on another kind of device.
-        Interrupted: A signal ended it; the record says "interrupted".
-        Exception: It failed; the record says so, and traceback.txt where.
+        Interrupted: A signal ended it; it is recorded as "interrupted".
+        Exception: It failed; that is recorded, with the traceback in traceback.txt.
     """
     directory = job.directory
     _require_same_device(job)
@@ -138,7 +138,7 @@ def train(
             on_failure(directory, lost)
             raise lost from error
         on_failure(directory, error)
-        traceback.clear_frames(error.__traceback__)  # whoever keeps the error would keep the network
+        traceback.clear_frames(error.__traceback__)  # a reference to the error would keep the network alive
         raise
     finally:
         gc.collect()
@@ -259,7 +259,7 @@ def make_trainer(setup: Setup, device: torch.device, **arguments: Any) -> pl.Tra
         "devices": [device.index] if device.type == "cuda" else 1,
         "logger": False,
         # From a scheduler's variables Lightning would take ranks and signal handlers, and requeue by itself. Of several
-        # processes each has a Trainer that knows of no other: with ranks of its own it stalls at every step.
+        # processes each has a Trainer of its own: with ranks of its own it stalls at every step.
         "plugins": [AtomicCheckpoints(), LightningEnvironment()],
         "enable_checkpointing": False,
         "enable_progress_bar": False,
@@ -283,7 +283,7 @@ def quiet() -> Generator[None]:
             ".*does not have many workers.*",
             ".*exists and is not empty.*",
             ".*in eval mode at the start of training.*",  # the averaged network always is
-            ".*your dataloader is not resumable.*",  # the step says which images are seen
+            ".*your dataloader is not resumable.*",  # the step decides which images are used
             ".*treespec, LeafSpec.*",  # Lightning's own use of torch
             ".*`srun` command is available.*",  # a run is one process wherever it runs
         ):

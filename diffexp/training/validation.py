@@ -1,12 +1,12 @@
-"""One currency for all targets: the error of the belief, on held-out noise that is the same for every run.
+"""One unit for all targets: the error of the prediction, on held-out noise that is the same for every run.
 
 A network's errors in x0 and eps are one error e (see `targets`), so its squared error in any unit is e^2 times a
 factor of t. Measured on fixed (x0, t, eps), and without the label noise xi, it is comparable across targets, which
 training losses are not. The total is uniform in t over the time range; a single total is itself a choice of
 weighting, hence the four units and the bands of log-SNR.
 
-Where the data's density is known, so is the best belief. The *excess* is the squared difference from it: what the
-belief error would be without the part that nobody can avoid, and without the scatter of eps.
+Where the data's density is known, so is the best prediction. The *excess* is the squared difference from it: the
+prediction error without its irreducible part, and without the scatter of eps.
 """
 
 import itertools
@@ -33,7 +33,7 @@ class HeldOut:
 
     Args:
         data: Where the held-out images come from; repeated, with other t and eps, if there are fewer than `count`.
-        objective: The run's own loss, measured beside the beliefs.
+        objective: The run's own loss, measured beside the errors.
         schedule: Makes x_t.
         times: Gives the time range; validation is uniform in t over it whatever the training density.
         count: Number of (x0, t, eps, xi).
@@ -43,7 +43,7 @@ class HeldOut:
         t_start: Noise end of the bound's chain, as the sampler's.
 
     Attributes:
-        zero_loss: What answering zero costs in the run's loss.
+        zero_loss: The run's loss of the zero-prediction baseline.
         optimum: What the best denoiser measures on the same draws, named as in `measure`; empty unless `known`.
     """
 
@@ -73,29 +73,29 @@ class HeldOut:
             alpha, sigma = schedule.amplitudes(self.t)
             x_t = schedule.noised(self.t, self.x0, self.eps)
             best = known.denoiser(schedule, V())
-            belief = best(x_t.double(), self.t)
+            optimal = best(x_t.double(), self.t)
             norm = alpha.square() + sigma.square()
-            self._best = (alpha * (belief.eps - self.eps) - sigma * (belief.x0 - self.x0)) / norm
+            self._best = (alpha * (optimal.eps - self.eps) - sigma * (optimal.x0 - self.x0)) / norm
             self.optimum = self._in_all_units("val/belief", self._best)
             if self._bound:
                 self.optimum["val/bits_per_dim"] = self._bound.bits_per_dim(best, batch_size)
 
     @torch.no_grad()
     def measure(self, denoiser: Denoiser) -> dict[str, float]:
-        """`val/loss`, `val/zero_loss`, `val/belief_{eps,x0,v,score}` and each belief per band of log-SNR.
+        """`val/loss`, `val/zero_loss`, `val/belief_{eps,x0,v,score}` and each error per band of log-SNR.
 
         All are means over uniform t; under another density of training times val/loss is therefore not what
-        training minimises, and `val/zero_loss` is what answering zero costs in it. With a known density also
+        training minimises, and `val/zero_loss` is that loss of the zero-prediction baseline. With a known density also
         `val/excess_{eps,x0,v,score}`, and with a bound `val/bits_per_dim`: of 8-bit values where the data has them,
-        else of a density on the scale [-1, 1], which may be negative. There is no bound for a target that says
-        nothing at one of the chain's steps.
+        else of a density on the scale [-1, 1], which may be negative. There is no bound for a target that does
+        not determine x0 at one of the chain's steps.
         """
         x_t = self.schedule.noised(self.t, self.x0, self.eps)
         parts = zip(torch.split(x_t, self.batch_size), torch.split(self.t, self.batch_size), strict=True)
-        answer = torch.cat([denoiser.predict(x, t) for x, t in parts])
-        loss = self.objective.of_prediction(answer, self.schedule, self.x0, self.t, self.eps, self.xi)
+        output = torch.cat([denoiser.predict(x, t) for x, t in parts])
+        loss = self.objective.of_prediction(output, self.schedule, self.x0, self.t, self.eps, self.xi)
         a, b, _ = denoiser.target.coefficients(self.schedule, self.t)
-        error = (answer - a * self.x0 - b * self.eps) / denoiser.target.gain(self.schedule, self.t)  # float64, as t is
+        error = (output - a * self.x0 - b * self.eps) / denoiser.target.gain(self.schedule, self.t)  # float64, as t is
         found = {"val/loss": loss.double().mean().item(), "val/zero_loss": self.zero_loss}
         found |= self._in_all_units("val/belief", error)
         if self._best is not None:

@@ -1,4 +1,4 @@
-"""Averaged weights alone, in small files that say what they are: no code, and none but their own network's."""
+"""Averaged weights alone, in small files that name the configuration they belong to; no code."""
 
 import json
 import math
@@ -35,10 +35,10 @@ class Weights:
 
     def save(self, path: Path, config: Mapping[str, Any]) -> None:
         """Write them to `path`, atomically, with the configuration (see `runs.identity`) that they belong to."""
-        said = {"config": identity(config), "step": self.step, "metric": BEST_METRIC, "value": self.value}
+        metadata = {"config": identity(config), "step": self.step, "metric": BEST_METRIC, "value": self.value}
         tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in self.tensors.items()}
         with replacing(path) as part:  # one entry: safetensors writes several in an order of chance
-            part.write_bytes(save(tensors, {"diffexp": strict_json(said)}))
+            part.write_bytes(save(tensors, {"diffexp": strict_json(metadata)}))
 
     @classmethod
     def read(cls, path: Path, config: Mapping[str, Any]) -> "Weights":
@@ -50,10 +50,13 @@ class Weights:
         try:
             opened: Any = safe_open(path, framework="pt")
             with opened as file:
-                said = cast(Mapping[str, Any], json.loads(file.metadata()["diffexp"]))
+                metadata = cast(Mapping[str, Any], json.loads(file.metadata()["diffexp"]))
                 names: list[str] = file.keys()
                 tensors = {name: file.get_tensor(name) for name in names}
-            theirs, weights = identity(said["config"]), cls(tensors, int(said["step"]), float(said["value"]))
+            theirs, weights = (
+                identity(metadata["config"]),
+                cls(tensors, int(metadata["step"]), float(metadata["value"])),
+            )
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             why = " ".join(f"{type(error).__name__}: {error}".split())[:160]
             raise UserError(f"{path} cannot be read as weights of a run ({why}). Move it away.") from error

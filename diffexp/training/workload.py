@@ -1,4 +1,4 @@
-"""What a training step asks of a machine: counted from the network, and timed for some seconds on the device."""
+"""What a training step costs: counted from the network, and timed for some seconds on the device."""
 
 import time
 from typing import Any, cast
@@ -23,7 +23,7 @@ def step_flops(module: DiffusionModule) -> int:
     x0 = module.data.heldout(few := min(2, module.batch_size)).to(next(module.parameters()).device)
     middle = sum(module.times.range(schedule)) / 2
     t = torch.full((few, 1, 1, 1), round(middle * schedule.steps) / schedule.steps, device=x0.device)
-    # The counter does not know every fused kind of attention; it knows plain matrix products.
+    # The counter does not count every fused kind of attention; it counts plain matrix products.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         cast(Any, denoiser.predict(x0, t).square().mean()).backward()
     denoiser.network.zero_grad()

@@ -21,7 +21,7 @@ _WIDEST = 40  # characters of a job's overrides
 # The time left that a job prints in its last line, as diffexp's own progress lines do; the table has a column for it.
 _ETA = re.compile(r"\bETA (\d[\d:]*)")
 
-# Exit codes of a program that was asked to stop and has saved its work.
+# Exit codes of a program that was stopped and has saved its work.
 _INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
@@ -72,7 +72,7 @@ class Display(SweepLog):
         self.ended(index, "done" if code == 0 else state if code > 0 else f"KILLED (signal {-code})", seconds)
 
     def stopped(self, index: int, code: int, seconds: float) -> None:
-        """A job ended because the launcher asked it to, or killed it."""
+        """A job ended because the launcher stopped or killed it."""
         self.ended(index, f"stopped ({self.end}{', then killed' if code == -signal.SIGKILL else ''})", seconds)
 
     def waiting(self, seconds: float) -> None:
@@ -83,7 +83,7 @@ class Display(SweepLog):
                 say(self.note)
 
     def stopping(self, why: str, grace: float) -> None:
-        """The running jobs are asked to stop, and have this many seconds; no more are started."""
+        """The running jobs are being stopped, and have this many seconds; no more are started."""
         self.end, self.note = self.end or f"by {why}", ""
         again = " again" if why == "SIGINT" else ""
         if self.running:

@@ -14,7 +14,7 @@ from pathlib import Path
 from hydra_plugins.diffexp_local_launcher._display import Display
 from hydra_plugins.diffexp_local_launcher._slots import HeldSlot, Slot, first_free, slots_folder
 
-_GRACE = 30.0  # seconds that a job has to save its work and exit once it is asked to stop
+_GRACE = 30.0  # seconds that a job has to save its work and exit once it is signalled to stop
 
 _POLL = 0.05  # seconds between two looks for a free slot; much less than a process takes to start
 

@@ -68,7 +68,7 @@ def gpu_slots(gpus: Sequence[str], per_gpu: int) -> list[Slot]:
 
 
 def visible_gpus() -> list[str]:
-    """What CUDA would let this process see: CUDA_VISIBLE_DEVICES, else what `nvidia-smi` lists, else nothing."""
+    """The GPUs that this process can see: CUDA_VISIBLE_DEVICES, else what `nvidia-smi` lists, else nothing."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:  # CUDA reads it up to the first that is not a device
         ids = (word.strip() for word in visible.split(","))
@@ -95,7 +95,7 @@ def slots_folder() -> Path:
 
 
 def first_free(slots: Sequence[Slot], folder: Path) -> HeldSlot | None:
-    """The first slot that nobody holds, held; None if there is none."""
+    """The first free slot, locked; None if there is none."""
     for slot in slots:
         handle = os.open(folder / re.sub(r"[^\w-]", "_", slot.name), os.O_RDWR | os.O_CREAT, 0o600)
         try:

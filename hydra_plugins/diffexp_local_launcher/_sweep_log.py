@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-_COMMAND = "$ "  # opens the line of a job's log that says how it was started
+_COMMAND = "$ "  # begins the line of a job's log with the command that started it
 
 # Lines of a job's log that the job did not print: its command, Hydra's advice, the lines of submitit and srun.
 _OF_OTHERS = (_COMMAND, "Set the environment variable HYDRA_FULL_ERROR", "submitit ", "srun: ")

@@ -50,7 +50,7 @@ class Command:
             raise SystemExit(code if code > 0 else 128 - code)
 
     def checkpoint(self) -> DelayedSubmission:
-        """Ask the command to save and exit, wait until it has, and return what to run after the requeue."""
+        """Make the command save and exit, wait until it has, and return what to run after the requeue."""
         if self._process is not None:
             self._process.terminate()
             end = time.monotonic() + _GRACE

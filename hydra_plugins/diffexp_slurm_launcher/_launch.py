@@ -1,4 +1,4 @@
-"""One launch: a sweep's jobs as one array of SLURM jobs, and the controller's answers as Hydra's JobReturns."""
+"""One launch: a sweep's jobs as one array of SLURM jobs, and their ends as Hydra's JobReturns."""
 
 import time
 from collections import Counter
@@ -11,14 +11,14 @@ from hydra.core.utils import JobReturn
 
 from hydra_plugins.diffexp_local_launcher._jobs import JobError, Run, Sweep, finished, plan, sweep_folder
 from hydra_plugins.diffexp_local_launcher._sweep_log import SweepLog, say
-from hydra_plugins.diffexp_slurm_launcher._queue import ENDED, NEVER, SilentError, State, cancel, states, watched
+from hydra_plugins.diffexp_slurm_launcher._queue import ENDED, NEVER, ControllerError, State, cancel, states, watched
 
 _EVERY = 60.0  # seconds between two lines about jobs that wait
 _GIVE_UP_AFTER = 60.0  # seconds until a reason never to start is taken as final: a node may be on its way back
 
 _FAILURES = {"COMPLETED": None, "FAILED": "exit code not 0"}  # other states are named in SLURM's words
 
-# What submitit knows for every kind of cluster; the rest it takes with the prefix slurm_.
+# What submitit takes for every kind of cluster; the rest has the prefix slurm_.
 _SHARED = {
     "name", "timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb", "nodes", "tasks_per_node", "stderr_to_stdout"
 }  # fmt: skip
@@ -42,7 +42,7 @@ def launch(sweep: SlurmSweep, job_overrides: Sequence[Sequence[str]], first: int
         first: The number of the first of them in the sweep.
 
     Raises:
-        JobError: The jobs cannot be submitted, or the controller no longer answers.
+        JobError: The jobs cannot be submitted, or the controller no longer responds.
         KeyboardInterrupt, SystemExit: A signal ended the wait. The jobs go on.
     """
     outcomes, waiting = plan(sweep, job_overrides, first)
@@ -59,8 +59,8 @@ def launch(sweep: SlurmSweep, job_overrides: Sequence[Sequence[str]], first: int
             wait.update(now)
             if not wait.open:
                 break
-    except SilentError as error:
-        raise JobError(f"SLURM's controller does not answer: {error}\n{_going_on(job)}") from error
+    except ControllerError as error:
+        raise JobError(f"SLURM's controller does not respond: {error}\n{_going_on(job)}") from error
     except (KeyboardInterrupt, SystemExit):
         say(_going_on(job))
         raise
@@ -92,7 +92,7 @@ def _submitted(sweep: SlurmSweep, runs: Sequence[Run]) -> list[Any]:
 
 
 class _Wait:
-    """Prints what changes between two answers of the controller.
+    """Prints what changes between two queries of the controller.
 
     Attributes:
         open: The jobs that have not ended.
@@ -113,7 +113,7 @@ class _Wait:
         self._printed = time.monotonic()
 
     def update(self, now: Mapping[str, State]) -> None:
-        """Take the next answer of the controller."""
+        """Take the next states from the controller."""
         for job in list(self.open):
             self._update(job, now.get(job))
         for job in self.open:
@@ -121,7 +121,7 @@ class _Wait:
                 since = self._stuck.get(job, (time.monotonic(), ""))[0]
                 self._stuck[job] = since, state.reason
                 if time.monotonic() - since > _GIVE_UP_AFTER:
-                    cancel(job)  # the next answer reports it
+                    cancel(job)  # the next query reports it
             else:
                 self._stuck.pop(job, None)
         running = self._log.running
@@ -154,5 +154,5 @@ class _Wait:
             return f"could not start: {self._stuck[job][1]}"
         if state is not None:
             return _FAILURES.get(state.name, state.name.lower().replace("_", " "))
-        # The controller forgot it between two answers: only the application can tell how it ended.
+        # The controller dropped it between two queries: only the application knows how it ended.
         return None if finished(self.sweep, self.runs[job].outcome) else "left the queue unfinished"

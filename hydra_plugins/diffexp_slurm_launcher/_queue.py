@@ -12,15 +12,15 @@ ENDED = {
     "TIMEOUT",
 }  # fmt: skip
 
-#: Reasons for which a job never starts unless somebody changes it or the cluster.
+#: Reasons for which a job never starts unless it or the cluster is changed.
 NEVER = {
     "BadConstraints", "DependencyNeverSatisfied", "InvalidAccount", "InvalidQOS", "JobHeldAdmin", "PartitionConfig",
     "PartitionNodeLimit", "PartitionTimeLimit", "launch failed requeued held",
 }  # fmt: skip
 
 
-class SilentError(Exception):
-    """The controller has not answered for a long time; the text is the last error of squeue."""
+class ControllerError(Exception):
+    """The controller has not responded for a long time; the text is the last error of squeue."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class State:
 
 
 def states(job: str) -> dict[str, State] | str:
-    """The state of each element of a job array (`12_0`) or of a job (`12`), or why there is no answer.
+    """The state of each element of a job array (`12_0`) or of a job (`12`), or why they cannot be read.
 
     Those that the controller has forgotten, `MinJobAge` seconds after their end, are not in it.
     """
@@ -48,12 +48,12 @@ def states(job: str) -> dict[str, State] | str:
 
 
 def cancel(job: str) -> None:
-    """Take a job, or one element of an array, out of the queue, if the controller answers."""
+    """Take a job, or one element of an array, out of the queue, if the controller responds."""
     _send("scancel", job)
 
 
 def requeue(job: str) -> None:
-    """End a job and put it back into the queue, if the controller answers."""
+    """End a job and put it back into the queue, if the controller responds."""
     _send("scontrol", "requeue", job)
 
 
@@ -63,24 +63,24 @@ def _send(*command: str) -> None:
 
 
 def watched(
-    ask: Callable[[], Mapping[str, State] | str], every: float, patience: float = 600.0
+    read: Callable[[], Mapping[str, State] | str], every: float, patience: float = 600.0
 ) -> Iterator[Mapping[str, State]]:
-    """The states from `ask`, again and again.
+    """The states from `read`, again and again.
 
     Args:
-        ask: Returns the states, or the reason why there are none.
+        read: Returns the states, or the reason why there are none.
         every: Seconds between two calls.
         patience: Seconds without states before giving up; a controller may be restarted meanwhile.
 
     Raises:
-        SilentError: There were no states for so long.
+        ControllerError: There were no states for so long.
     """
-    answered = time.monotonic()
+    last = time.monotonic()
     while True:
-        answer = ask()
-        if not isinstance(answer, str):
-            answered = time.monotonic()
-            yield answer
-        elif time.monotonic() - answered > patience:
-            raise SilentError(answer)
+        found = read()
+        if not isinstance(found, str):
+            last = time.monotonic()
+            yield found
+        elif time.monotonic() - last > patience:
+            raise ControllerError(found)
         time.sleep(every)

@@ -16,9 +16,9 @@ from synthetic import change_record
 from torch import Tensor, nn
 
 from diffexp.cli.main import main
-from diffexp.cli.plan import scaled
 from diffexp.io.files import try_locked
 from diffexp.io.progress import clock
+from diffexp.report.format import scaled
 from diffexp.training import workload
 
 WORDS = (*QUICK, "logger=none", "study=s")

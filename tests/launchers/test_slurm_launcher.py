@@ -19,7 +19,7 @@ from hydra_plugins.diffexp_local_launcher._jobs import Run
 from hydra_plugins.diffexp_slurm_launcher import _launch
 from hydra_plugins.diffexp_slurm_launcher._command import Command
 from hydra_plugins.diffexp_slurm_launcher._launch import _Wait
-from hydra_plugins.diffexp_slurm_launcher._queue import SilentError, State, states, watched
+from hydra_plugins.diffexp_slurm_launcher._queue import ControllerError, State, states, watched
 from hydra_plugins.diffexp_slurm_launcher.slurm_launcher import SlurmLauncher
 
 SQUEUE = """#!/bin/sh
@@ -68,7 +68,7 @@ def test_the_controllers_answer_is_read_by_job(controller: Path) -> None:
 def test_a_silent_controller_is_given_up_and_a_short_silence_is_not() -> None:
     answers: list[Any] = ["away", {"7": State("RUNNING", "None")}, "away"]
     assert next(watched(lambda: answers.pop(0), every=0.0)) == {"7": State("RUNNING", "None")}
-    with pytest.raises(SilentError, match="away"):
+    with pytest.raises(ControllerError, match="away"):
         next(watched(lambda: "away", every=0.0, patience=-1.0))
 
 

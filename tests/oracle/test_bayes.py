@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from diffexp.oracle import Gaussian
-from diffexp.oracle.bayes import bayes_loss, excess_eps, explained_noise, linear_loss, zero_loss
-from diffexp.schedule import CosineCont, LinearBeta, Schedule
+from diffexp.oracle.bayes import bayes_loss, explained_noise, linear_loss, zero_loss
+from diffexp.schedule import LinearBeta, Schedule
 from diffexp.targets import StepNoise, Target, UnitStepNoise
 
 KNOWN = reference("bayes")["losses"]
@@ -111,15 +111,3 @@ def test_white_data_leave_nothing_beyond_a_multiple_of_the_input() -> None:
         assert_close(
             bayes_loss(target, CHAIN, t, mmse, 4), linear_loss(target, CHAIN, t, 4 * 0.3, 4), rtol=1e-12, atol=0
         )
-
-
-@pytest.mark.parametrize("target", [t for t in TARGETS if t != "step_difference"])
-def test_excess_is_the_distance_of_predictions_of_eps(target: str) -> None:
-    schedule, head = CosineCont(), TARGETS[target]
-    t = per_image([0.1, 0.5, 0.9])
-    x_t = torch.randn(3, 1, 2, 2)
-    exact = Gaussian(torch.zeros(1, 2, 2), torch.eye(4) / 4).denoiser(schedule, head)
-    poor = Gaussian(torch.full((1, 2, 2), 0.3), torch.eye(4) / 3).denoiser(schedule, head)
-    excess = excess_eps(poor.predict(x_t, t), exact.predict(x_t, t), head, schedule, t)
-    apart = (poor(x_t, t).eps - exact(x_t, t).eps).square().mean((1, 2, 3), keepdim=True)
-    assert_close(excess, apart, rtol=1e-8, atol=0)

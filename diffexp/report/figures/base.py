@@ -97,7 +97,7 @@ def figure(title: str, order: int = 100) -> Callable[[Draw], Draw]:
 def draw_figures(study: Study) -> list[Figure]:
     """All registered figures in their order; those with nothing to show are left out.
 
-    A figure that raises leaves a caption that says so: it must not take the report with it.
+    A figure that raises leaves a caption with the error: it must not end the report.
     """
     figures: list[Figure] = []
     for name, entry in sorted(_REGISTERED.items(), key=lambda item: item[1].order):
