@@ -11,7 +11,7 @@ def number(value: float) -> str:
     return _signed(f"{value:.4g}")
 
 
-def count(value: float) -> str:
+def count(value: int | float) -> str:
     """ "64,000"."""
     return f"{value:,.0f}"
 

@@ -16,7 +16,7 @@ def float32(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_command_line_builds_or_is_refused_in_one_message(tmp_path: Path) -> None:
     def look(words: list[str], found: Outcome) -> None:
-        assert found.wrong is None, f"diffexp train {shlex.join(words)}\n{found.said}"
+        assert found.wrong is None, f"diffexp train {shlex.join(words)}\n{found.stderr}"
 
     tried(50, look, tmp_path, number=None)
     assert not list(tmp_path.rglob("run.json"))
@@ -38,5 +38,5 @@ FOUND = {
 @pytest.mark.parametrize("typed", FOUND)
 def test_what_was_found_stays_one_message(tmp_path: Path, typed: str) -> None:
     found = outcome(typed.split() if "' '" not in typed else [typed], tmp_path)
-    assert found.wrong is None, found.said
-    assert FOUND[typed] in found.said
+    assert found.wrong is None, found.stderr
+    assert FOUND[typed] in found.stderr
