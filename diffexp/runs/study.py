@@ -1,4 +1,4 @@
-"""Reading a whole study back, at any time of its runs' lives. The writing side is `runs`. No torch here."""
+"""Reading a whole study back, at any time of its runs' lives. The writing side is `directory`. No torch here."""
 
 import difflib
 import re
