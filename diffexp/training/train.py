@@ -259,7 +259,8 @@ def make_trainer(setup: Setup, device: torch.device, **arguments: Any) -> pl.Tra
         "devices": [device.index] if device.type == "cuda" else 1,
         "logger": False,
         # From a scheduler's variables Lightning would take ranks and signal handlers, and requeue by itself. Of several
-        # processes each has a Trainer of its own: with ranks of its own it stalls at every step.
+        # processes each has a Trainer that knows of no other: with ranks, SIGTERM left runs hanging, and every step
+        # reads a tensor to look for one.
         "plugins": [AtomicCheckpoints(), LightningEnvironment()],
         "enable_checkpointing": False,
         "enable_progress_bar": False,
