@@ -43,8 +43,13 @@ def identity(cfg: DictConfig, chosen: Mapping[str, str], directory: RunDirectory
         "command": command(),
         "git": git_state(),
         "versions": versions(),
-        "max_images": int(cfg.trainer.max_steps) * int(cfg.training.batch_size),
+        "max_images": max_images(cfg),
     }
+
+
+def max_images(cfg: DictConfig) -> int:
+    """How many images the run sees in all."""
+    return int(cfg.trainer.max_steps) * int(cfg.training.batch_size)
 
 
 def command() -> str:

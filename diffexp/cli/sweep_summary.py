@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from diffexp.cli.identity import run_directory
+from diffexp.cli.identity import max_images, run_directory
 from diffexp.cli.sweep import distinct
 from diffexp.runs.directory import RunDirectory
 from diffexp.runs.run_state import repeating, state_of
@@ -25,8 +25,7 @@ class SweepSummary:
 
     def add(self, cfg: DictConfig, chosen: Mapping[str, str]) -> None:
         """A run that will be started, or is done already."""
-        images = int(cfg.trainer.max_steps) * int(cfg.training.batch_size)
-        self._runs.append((run_directory(cfg, chosen), images))
+        self._runs.append((run_directory(cfg, chosen), max_images(cfg)))
         self._lines.append(list(HydraConfig.get().overrides.task))
 
     @property

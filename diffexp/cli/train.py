@@ -10,7 +10,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from diffexp.cli.errors import AlreadyReported
-from diffexp.cli.identity import chosen_files, command, identity, plain, run_directory
+from diffexp.cli.identity import chosen_files, command, identity, max_images, plain, run_directory
 from diffexp.cli.measured_alike import OneRunTwice, evaluate_instead, note_other_seeds
 from diffexp.cli.sweep_summary import SweepSummary
 from diffexp.errors import UserError
@@ -71,12 +71,8 @@ def finished(cfg: DictConfig) -> str | None:
     from diffexp.training.fitting import finished
 
     directory = run_directory(cfg, chosen_files())
-    line = finished(directory, _images(cfg))
+    line = finished(directory, max_images(cfg))
     return line and f"{line}{evaluate_instead(directory, cfg)}"
-
-
-def _images(cfg: DictConfig) -> int:
-    return int(cfg.trainer.max_steps) * int(cfg.training.batch_size)
 
 
 def _require_longer(cfg: DictConfig, directory: RunDirectory) -> None:
@@ -91,7 +87,7 @@ def _require_longer(cfg: DictConfig, directory: RunDirectory) -> None:
     from diffexp.training.train import too_short
 
     run, steps = Run.at(directory.path), int(cfg.trainer.max_steps)
-    if run is None or (images_seen(run) or 0) <= _images(cfg) or not directory.checkpoint.exists():
+    if run is None or (images_seen(run) or 0) <= max_images(cfg) or not directory.checkpoint.exists():
         return
     trained = int(read_checkpoint(directory.checkpoint, plain(cfg))["global_step"])
     if trained > steps:
@@ -174,7 +170,7 @@ def train(cfg: DictConfig, group: Group, name: str | None = None) -> None:
             print(f"{line}{evaluate_instead(directory, cfg)}" if line else name, flush=True)
 
     try:
-        if not train_alone(lambda: _job(cfg, directory), directory, _images(cfg), group, announce, on_failure):
+        if not train_alone(lambda: _job(cfg, directory), directory, max_images(cfg), group, announce, on_failure):
             print(f"{directory.path} is already being trained by another process: skipped", flush=True)
     except Exception as error:
         if not reported and isinstance(error, OSError):

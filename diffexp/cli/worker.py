@@ -20,12 +20,12 @@ def main(argv: Sequence[str], world: World) -> int:
 
     def task(cfg: DictConfig) -> None:
         try:
-            work(cfg, group, group.wait_for_begin())
+            work(cfg, group, begun)
         except Exception as error:
             group.fail(error)
 
     with silent_worker():
-        group.wait_for_begin()
+        begun = group.wait_for_begin()
         return run_hydra_app(task, "train", argv)
 
 

@@ -139,7 +139,7 @@ class Group:
 
     def wait_for_begin(self) -> int:
         """On the other ranks: the step to resume from. The process exits here if there is nothing to train."""
-        while not self._store.check([_BEGIN]):
+        while not self._has(_BEGIN):
             time.sleep(0.05)
         return int(self._store.get(_BEGIN))
 
